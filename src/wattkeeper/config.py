@@ -1,0 +1,227 @@
+"""The site file: one typed tree from TOML. It generates its own reference page (docs/reference/site-file.md)."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from ClusterShell.NodeSet import NodeSet, NodeSetParseError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wattkeeper.core.assets import Asset, AssetTree, Meter
+from wattkeeper.core.clock import zone
+from wattkeeper.core.errors import ConfigError
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SiteConfig(_Table):
+    """One site: one postal address, one grid connection, one clock."""
+
+    id: str = Field(description="Name of the site; the root of its assets.")
+    timezone: str = Field("UTC", description="IANA time zone of its days and months.")
+    zone: str = Field("", description="Grid zone, such as DE-LU. No default is ever guessed.")
+    intensity: float | str | None = Field(
+        None,
+        description="Carbon intensity: a number [g CO2e/kWh], the id of an imported signal, or "
+        '"average:DE" for the yearly average of a country or cloud region in the embedded table.',
+    )
+    price: float | str | None = Field(None, description="Tariff: a number [currency/kWh] or the id of a signal.")
+    currency: str = Field("EUR", description="Currency of the tariff.")
+    water: float | str | None = Field(
+        None, description="Water at the site and in generation: a number [L/kWh of facility energy] or a signal."
+    )
+    pue: float | str | None = Field(
+        None,
+        description="Facility energy over IT energy: a number of at least 1 or the id of a signal. "
+        "Left out where a facility meter stands on the site itself.",
+    )
+
+
+class AssetConfig(_Table):
+    """One asset: a hall, a rack, a node, a device, a cooling loop."""
+
+    id: str = Field(description="Unique name, path-like: n01, n01/gpu0.")
+    kind: str = Field(description="hall, rack, node, gpu, mig, cpu, dram, device, cooling, distribution or facility.")
+    parent: str = Field(description="The asset it stands in.")
+    model: str = Field("", description="Maker's model name.")
+    max_power_w: float | None = Field(None, gt=0, description="Power it cannot exceed [W]. Default: by kind.")
+    idle_power_w: float | None = Field(
+        None, ge=0, description="At or below this a held GPU counts as idle, where no utilisation is read [W]."
+    )
+    remainder: Literal["", "jobs", "overhead", "unaccounted"] = Field(
+        "",
+        description="Account of what its meter shows beyond its parts. "
+        "Default: jobs for a node, overhead for a site, unaccounted for halls and racks.",
+    )
+    slice: float = Field(1.0, gt=0, le=1, description="For a MIG instance: the part of the GPU it is.")
+    embodied_kg: float | None = Field(None, ge=0, description="Manufacturing carbon [kg CO2e].")
+    embodied_source: str = Field("", description="Where that figure comes from.")
+    lifetime_years: float = Field(5.0, gt=0, description="Years the manufacturing carbon is spread over.")
+
+
+class NodeGroupConfig(_Table):
+    """Many equal nodes at once."""
+
+    names: str = Field(description="Host list such as n[01-16].")
+    parent: str = Field(description="Rack, hall or site they stand in.")
+    model: str = Field("", description="Maker's model name of the node.")
+    gpus: int = Field(0, ge=0, description="GPUs in each, named <node>/gpu0 and on.")
+    gpu_model: str = Field("", description="Maker's model name of the GPUs.")
+    max_power_w: float | None = Field(None, gt=0, description="Power a node cannot exceed [W].")
+    gpu_max_power_w: float | None = Field(None, gt=0, description="Power a GPU cannot exceed [W].")
+    gpu_idle_power_w: float | None = Field(None, ge=0, description="As idle_power_w, for each GPU [W].")
+    node_embodied_kg: float | None = Field(None, ge=0, description="Manufacturing carbon without GPUs [kg CO2e].")
+    gpu_embodied_kg: float | None = Field(None, ge=0, description="Manufacturing carbon of one GPU [kg CO2e].")
+    embodied_source: str = Field("", description="Where those figures come from.")
+    lifetime_years: float = Field(5.0, gt=0, description="Years the manufacturing carbon is spread over.")
+
+
+class MeterConfig(_Table):
+    """One meter: which asset it measures, what it reports, how good it is."""
+
+    id: str = Field(description="Unique name, as used in the readings.")
+    asset: str = Field(description="The asset it measures: everything inside that asset is included.")
+    quantity: Literal["energy_counter", "energy_interval", "power", "utilisation"] = Field(
+        description="What it reports."
+    )
+    source: str = Field("csv", description="Who reports it. Equal sources on one asset add up, others only confirm.")
+    rank: int = Field(100, description="Which source the books use where several measure one asset; lower wins.")
+    accuracy_pct: float = Field(5.0, ge=0, description="Half-width of the maker's error band [% of reading].")
+    wrap_mj: int = Field(0, ge=0, description="Where the counter returns to 0 [mJ]; 0 if it never does.")
+    interval_ms: int = Field(0, ge=0, description="Time one energy_interval value covers, ending at its stamp [ms].")
+    max_gap_ms: int = Field(300_000, gt=0, description="A longer step between two readings is a gap [ms].")
+
+
+class CsvConfig(_Table):
+    """How to read one CSV or Parquet layout: `wattkeeper import csv FILE --as NAME`."""
+
+    kind: Literal["readings", "jobs", "allocations", "signals", "assets"] = Field(description="What a row is.")
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Our column name → the file's. Unnamed ones are looked up by our name."
+    )
+    wide: bool = Field(False, description="Readings only: each further column is one meter, named by its header.")
+    wide_columns: str = Field("", description="With wide: take only the columns that match this pattern (fnmatch).")
+    quantity: Literal["", "energy_counter", "energy_interval", "power", "utilisation"] = Field(
+        "", description="Readings only: what the values are."
+    )
+    unit: str = Field("", description="Unit of the values: W, kW, J, Wh, kWh, mJ, ratio, percent, g/kWh, EUR/kWh …")
+    meter: str = Field("", description="Readings only: meter id for a file that has no meter column.")
+    asset: str = Field("", description="Readings only: asset of new meters; {column} and {meter} are filled in.")
+    asset_kind: str = Field("node", description="Readings only: kind of assets met for the first time.")
+    parent: str = Field("", description="Readings only: parent of assets met for the first time.")
+    signal: str = Field("", description="Signals only: signal id for a file that has no signal column.")
+    signal_kind: Literal["", "intensity", "price", "water", "pue"] = Field("", description="Signals only.")
+    method: str = Field("", description="Signals only: average or marginal, lifecycle or direct.")
+    provider: str = Field("", description="Signals only: who published the values.")
+    scale: float = Field(1.0, description="Values are multiplied by this first.")
+    time_format: str = Field(
+        "", description='strptime format, or "s", "ms", "us" for epoch numbers. Default: ISO 8601, found per value.'
+    )
+    timezone: str = Field("UTC", description="Zone of times that carry no offset.")
+    shift_ms: int = Field(0, description="Added to every time [ms]. It is named on every report.")
+    accuracy_pct: float = Field(5.0, ge=0, description="Readings only: error band of new meters [% of reading].")
+    max_gap_ms: int = Field(300_000, gt=0, description="Readings only: gap limit of new meters [ms].")
+    interval_ms: int = Field(0, ge=0, description="Readings only: time one energy_interval value covers [ms].")
+
+
+class PolicyConfig(_Table):
+    """Choices the books make that a reader may want to make otherwise."""
+
+    idle_utilisation: float = Field(
+        0.01, ge=0, le=1, description="A held GPU below this utilisation is held idle, sample by sample."
+    )
+
+
+class SiteFile(_Table):
+    """The whole site file."""
+
+    name: str = Field("", description="Name of the cluster or organisation, printed on reports.")
+    site: list[SiteConfig] = Field(min_length=1, description="The sites.")
+    asset: list[AssetConfig] = Field(default_factory=list, description="Assets, one by one.")
+    nodes: list[NodeGroupConfig] = Field(default_factory=list, description="Assets, many equal nodes at once.")
+    meter: list[MeterConfig] = Field(default_factory=list, description="Meters the imports do not declare themselves.")
+    csv: dict[str, CsvConfig] = Field(default_factory=dict, description="Named CSV and Parquet layouts.")
+    default_parent: str = Field("", description="Where nodes go that an import meets first. Default: the only site.")
+    policy: PolicyConfig = Field(default_factory=PolicyConfig, description="Choices of the books.")
+
+    def site_named(self, site: str) -> SiteConfig:
+        """Return one site. Raises ConfigError when there is none of that name."""
+        for one in self.site:
+            if one.id == site:
+                return one
+        raise ConfigError(f"The site file has no site '{site}'. It has {', '.join(s.id for s in self.site)}.")
+
+    @property
+    def parent_of_new_nodes(self) -> str:
+        """Where nodes go that an import meets first. Raises ConfigError where two sites leave it open."""
+        if self.default_parent:
+            return self.default_parent
+        if len(self.site) == 1:
+            return self.site[0].id
+        raise ConfigError("The site file has several sites. Set default_parent to say where unknown nodes stand.")
+
+    def assets(self) -> AssetTree:
+        """Return the declared assets as a tree."""
+        found = [Asset(s.id, "site") for s in self.site]
+        found += [Asset(**a.model_dump()) for a in self.asset]
+        for group in self.nodes:
+            found += _expand(group)
+        return AssetTree.of(found)
+
+    def meters(self) -> list[Meter]:
+        """Return the declared meters."""
+        return [Meter(**m.model_dump()) for m in self.meter]
+
+
+def _expand(group: NodeGroupConfig) -> list[Asset]:
+    shared: dict[str, Any] = {"embodied_source": group.embodied_source, "lifetime_years": group.lifetime_years}
+    found = []
+    for name in expand_hosts(group.names):
+        found.append(
+            Asset(name, "node", group.parent, group.model, group.max_power_w, embodied_kg=group.node_embodied_kg, **shared)
+        )
+        found += [
+            Asset(
+                f"{name}/gpu{i}", "gpu", name, group.gpu_model, group.gpu_max_power_w, group.gpu_idle_power_w,
+                embodied_kg=group.gpu_embodied_kg, **shared,
+            )
+            for i in range(group.gpus)
+        ]  # fmt: skip
+    return found
+
+
+def expand_hosts(names: str) -> list[str]:
+    """Return the host names of a list such as n[01-16,20]. Raises ConfigError when it cannot be read."""
+    try:
+        return [str(n) for n in NodeSet(names)]
+    except NodeSetParseError as error:
+        raise ConfigError(f"Host list '{names}' cannot be read: {error}. Write it like n[01-16,20].") from error
+
+
+def load(path: Path) -> SiteFile:
+    """Return the site file. Raises ConfigError naming the key at fault."""
+    try:
+        return parse(path.read_text("utf-8"), str(path))
+    except OSError as error:
+        raise ConfigError(f"Cannot read site file {path}: {error.strerror}.") from error
+
+
+def parse(text: str, where: str = "site file") -> SiteFile:
+    """Return a site file from its text. Raises ConfigError naming the key at fault."""
+    try:
+        tree = SiteFile.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not TOML: {error}.") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigError(f"{where}: {key}: {first['msg']}.{more}") from error
+    for site in tree.site:
+        zone(site.timezone)
+    tree.assets()
+    return tree

@@ -1,0 +1,1 @@
+"""The nouns: assets, meters, energy curves, signals, jobs, postings. Imports nothing of ours."""

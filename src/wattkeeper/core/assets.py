@@ -1,0 +1,194 @@
+"""Assets and meters: what draws power, what it stands in, and what measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from wattkeeper.core.errors import ConfigError
+
+KINDS: tuple[str, ...] = (
+    "site", "hall", "rack", "node", "gpu", "mig", "cpu", "dram", "device", "cooling", "distribution", "facility",
+)  # fmt: skip
+"""What an asset can be. `device` is any other part of a node; the last three are not IT and go to overhead."""
+
+OVERHEAD_KINDS = frozenset({"cooling", "distribution", "facility"})
+
+QUANTITIES: tuple[str, ...] = ("energy_counter", "energy_interval", "power", "utilisation")
+"""What a meter can report, best first: a joule counter, energy per interval, power samples; and utilisation."""
+
+REMAINDERS: tuple[str, ...] = ("jobs", "overhead", "unaccounted")
+
+DEFAULT_REMAINDER = {"node": "jobs", "site": "overhead"}
+
+MAX_POWER_W = {"gpu": 2_500.0, "cpu": 1_500.0, "dram": 500.0, "node": 30_000.0, "rack": 500_000.0}
+"""Physical ceilings by kind, generous on purpose: a step above 1.2 × this is an instrument's fault, not energy.
+The largest of each known in 2026: a 1.4 kW GPU package, a 14.5 kW eight-GPU node, a 140 kW rack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """Something that draws power.
+
+    id: path-like and unique in the book, such as "n01/gpu3"; parent: id of what contains it, None for a site.
+    remainder: which account takes what this asset's meter shows beyond its parts ("" takes the kind's default).
+    slice: for a MIG instance, the part of the GPU it is, 0 to 1.
+    idle_power_w: at or below this a GPU counts as not working, where no utilisation is read.
+    embodied_kg, lifetime_years: manufacturing carbon [kg CO2e] and the years it is spread over.
+    """
+
+    id: str
+    kind: str
+    parent: str | None = None
+    model: str = ""
+    max_power_w: float | None = None
+    idle_power_w: float | None = None
+    remainder: str = ""
+    slice: float = 1.0
+    embodied_kg: float | None = None
+    embodied_source: str = ""
+    lifetime_years: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"Asset '{self.id}' has kind '{self.kind}'. Choose one of {', '.join(KINDS)}.")
+        if self.remainder and self.remainder not in REMAINDERS:
+            raise ConfigError(
+                f"Asset '{self.id}' has remainder '{self.remainder}'. Choose one of {', '.join(REMAINDERS)}."
+            )
+        if (self.kind == "site") != (self.parent is None):
+            raise ConfigError(
+                f"Asset '{self.id}' of kind '{self.kind}' "
+                + ("stands in nothing; give it a parent." if self.parent is None else "is a site and has a parent.")
+            )
+
+    @property
+    def ceiling_w(self) -> float:
+        """Power this asset cannot exceed [W]; 0 where nothing is known."""
+        return self.max_power_w if self.max_power_w is not None else MAX_POWER_W.get(self.kind, 0.0)
+
+    @property
+    def remainder_account(self) -> str:
+        """Account of what its meter shows beyond its parts."""
+        return self.remainder or DEFAULT_REMAINDER.get(self.kind, "unaccounted")
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """An instrument that measures one asset.
+
+    quantity: one of QUANTITIES. source: who reports it ("dcgm", "ipmi", "csv"); meters of one source and quantity
+    on one asset add up (two feeds of one server, a swapped GPU), other meters of that asset only confirm.
+    rank: which source the books use where several measure one asset; lower wins, then the order of QUANTITIES.
+    accuracy_pct: half-width of the maker's error band [% of reading]. wrap_mj: where the counter returns to 0.
+    interval_ms: for energy_interval, the time one value covers, ending at its time stamp.
+    max_gap_ms: a longer step between readings is a gap.
+    """
+
+    id: str
+    asset: str
+    quantity: str
+    source: str = "csv"
+    rank: int = 100
+    accuracy_pct: float = 5.0
+    wrap_mj: int = 0
+    interval_ms: int = 0
+    max_gap_ms: int = 300_000
+
+    def __post_init__(self) -> None:
+        if self.quantity not in QUANTITIES:
+            raise ConfigError(
+                f"Meter '{self.id}' has quantity '{self.quantity}'. Choose one of {', '.join(QUANTITIES)}."
+            )
+        if self.quantity == "energy_interval" and self.interval_ms <= 0:
+            raise ConfigError(f"Meter '{self.id}' reports energy per interval and needs interval_ms above 0.")
+
+
+@dataclass(frozen=True)
+class AssetTree:
+    """All assets of a book by id, with their children; parents come before children in `walk`.
+
+    Raises ConfigError for a parent that is missing or a circle.
+    """
+
+    assets: dict[str, Asset]
+    children: dict[str, tuple[str, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        below: dict[str, list[str]] = {a: [] for a in self.assets}
+        for asset in self.assets.values():
+            if asset.parent is None:
+                continue
+            if asset.parent not in below:
+                raise ConfigError(f"Asset '{asset.id}' stands in '{asset.parent}', which is not declared.")
+            below[asset.parent].append(asset.id)
+        object.__setattr__(self, "children", {a: tuple(sorted(c, key=natural)) for a, c in below.items()})
+        if sum(1 for _ in self.walk()) != len(self.assets):
+            raise ConfigError("The assets contain each other in a circle; no site is above them.")
+
+    @classmethod
+    def of(cls, assets: Iterable[Asset]) -> AssetTree:
+        """Build a tree from assets in any order; a later asset of the same id replaces an earlier one."""
+        return cls({a.id: a for a in assets})
+
+    def __getitem__(self, asset_id: str) -> Asset:
+        return self.assets[asset_id]
+
+    def walk(self, root: str | None = None) -> Iterator[Asset]:
+        """Yield every asset under root (all sites when None), parents first, in natural order."""
+        stack = [root] if root is not None else sorted((a.id for a in self.assets.values() if a.parent is None), reverse=True)
+        while stack:
+            asset_id = stack.pop()
+            yield self.assets[asset_id]
+            stack.extend(reversed(self.children[asset_id]))
+
+    def ancestors(self, asset_id: str) -> list[str]:
+        """Return the ids above an asset, nearest first."""
+        above = []
+        parent = self.assets[asset_id].parent
+        while parent is not None:
+            above.append(parent)
+            parent = self.assets[parent].parent
+        return above
+
+    def site_of(self, asset_id: str) -> str:
+        """Return the id of the site an asset stands in."""
+        return (self.ancestors(asset_id) or [asset_id])[-1]
+
+    def unit_of(self, asset_id: str) -> str:
+        """Return whose books an asset is in: its node; else the asset itself."""
+        for one in [asset_id, *self.ancestors(asset_id)]:
+            if self.assets[one].kind == "node":
+                return one
+        above = self.ancestors(asset_id)
+        if self.assets[asset_id].kind == "mig" and above:
+            return above[0]
+        return asset_id
+
+    def with_assets(self, more: Iterable[Asset]) -> AssetTree:
+        """Return a tree that also has these; what is declared already stays as it was declared."""
+        return AssetTree({**{a.id: a for a in more}, **self.assets})
+
+    def under(self, asset_id: str, parent: str) -> AssetTree:
+        """Return the tree with one asset moved."""
+        return AssetTree({**self.assets, asset_id: replace(self.assets[asset_id], parent=parent)})
+
+
+def natural(name: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a sort key that puts gpu10 after gpu9."""
+    parts: list[tuple[int, int | str]] = []
+    digits = ""
+    text = ""
+    for char in name:
+        if char.isdigit():
+            if text:
+                parts.append((1, text))
+                text = ""
+            digits += char
+        else:
+            if digits:
+                parts.append((0, int(digits)))
+                digits = ""
+            text += char
+    parts.extend([(1, text)] if text else [(0, int(digits))] if digits else [])
+    return tuple(parts)

@@ -1,0 +1,62 @@
+"""Every fault a user can meet, as one small class that takes the facts and writes the sentence.
+
+WattkeeperError
+├── ConfigError            a site file or option is wrong
+│   └── MissingExtraError  an optional package is not installed
+├── BookError              the book on disk is missing, foreign or of another version
+├── ImportFileError        a file as a whole cannot be imported
+├── SourceError            a server or command did not answer as it should
+├── UnknownNameError       a job, asset, zone or period that the book does not have
+├── SignalGapError         a signal does not reach over the curve it is asked to weigh
+├── CurveError             readings that cannot form an energy curve
+└── BalanceError           postings that do not add up to the meter
+"""
+
+from __future__ import annotations
+
+
+class WattkeeperError(Exception):
+    """Base of all faults the command line prints as one line."""
+
+
+class ConfigError(WattkeeperError):
+    """A site file or an option is wrong."""
+
+
+class MissingExtraError(ConfigError):
+    """An optional package is needed and not installed."""
+
+    def __init__(self, module: str, package: str, extra: str) -> None:
+        super().__init__(f"{module} needs '{package}'. Install with: pip install 'wattkeeper[{extra}]'.")
+
+
+class BookError(WattkeeperError):
+    """The book on disk is missing, foreign, or written by another version."""
+
+
+class ImportFileError(WattkeeperError):
+    """A file as a whole cannot be imported."""
+
+
+class SourceError(WattkeeperError):
+    """A server or a command did not answer as it should."""
+
+
+class UnknownNameError(WattkeeperError):
+    """The book has no such job, asset, zone or period."""
+
+    def __init__(self, what: str, name: str, known: list[str], cure: str = "") -> None:
+        near = f" Known: {', '.join(known[:8])}{', …' if len(known) > 8 else ''}." if known else ""
+        super().__init__(f"No {what} named '{name}' in this book.{near}{' ' + cure if cure else ''}")
+
+
+class SignalGapError(WattkeeperError):
+    """A signal does not reach over the curve it is asked to weigh."""
+
+
+class CurveError(WattkeeperError):
+    """Readings that cannot form an energy curve."""
+
+
+class BalanceError(WattkeeperError):
+    """Postings do not add up to the meter."""
