@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from wattkeeper.core.assets import Asset, AssetTree, Meter
+from wattkeeper.core.assets import QUANTITIES, Asset, AssetTree, Meter
 from wattkeeper.core.clock import zone
 from wattkeeper.core.errors import ConfigError
+from wattkeeper.core.units import UNITS_OF_QUANTITY
 
 
 class _Table(BaseModel):
@@ -21,7 +22,10 @@ class _Table(BaseModel):
 class SiteConfig(_Table):
     """One site: one postal address, one grid connection, one clock."""
 
-    id: str = Field(description="Name of the site; the root of its assets.")
+    id: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="Name of the site; the root of its assets. Letters, digits, dot, dash and underscore.",
+    )
     timezone: str = Field("UTC", description="IANA time zone of its days and months.")
     zone: str = Field("", description="Grid zone, such as DE-LU. No default is ever guessed.")
     intensity: float | str | None = Field(
@@ -101,23 +105,40 @@ class CsvConfig(_Table):
 
     kind: Literal["readings", "jobs", "allocations", "signals", "assets"] = Field(description="What a row is.")
     columns: dict[str, str] = Field(
-        default_factory=dict, description="Our column name → the file's. Unnamed ones are looked up by our name."
+        default_factory=dict,
+        description="Our column name → the file's. Unnamed ones are looked up by our name. Times are called time, "
+        "start, end and submit here, or time_ms and so on where the file has milliseconds since 1970.",
     )
     wide: bool = Field(False, description="Readings only: each further column is one meter, named by its header.")
     wide_columns: str = Field("", description="With wide: take only the columns that match this pattern (fnmatch).")
     quantity: Literal["", "energy_counter", "energy_interval", "power", "utilisation"] = Field(
-        "", description="Readings only: what the values are."
+        "", description="Readings only: what the values are. Left out: integers in the units the book keeps."
     )
-    unit: str = Field("", description="Unit of the values: W, kW, J, Wh, kWh, mJ, ratio, percent, g/kWh, EUR/kWh …")
-    meter: str = Field("", description="Readings only: meter id for a file that has no meter column.")
-    asset: str = Field("", description="Readings only: asset of new meters; {column} and {meter} are filled in.")
+    unit: str = Field("", description="Unit of the values: W, kW, J, Wh, kWh, mJ, ratio, percent, g/kWh, EUR/MWh …")
+    meter: str = Field(
+        "", description="Readings only: meter id for a file that has no meter column; {header} is filled in."
+    )
+    asset: str = Field(
+        "", description="Readings only: asset of new meters; {meter}, {column} (with wide) and {header} are filled in."
+    )
     asset_kind: str = Field("node", description="Readings only: kind of assets met for the first time.")
-    parent: str = Field("", description="Readings only: parent of assets met for the first time.")
+    parent: str = Field(
+        "", description="Readings only: parent of assets met for the first time, filled in as asset is."
+    )
     signal: str = Field("", description="Signals only: signal id for a file that has no signal column.")
-    signal_kind: Literal["", "intensity", "price", "water", "pue"] = Field("", description="Signals only.")
+    signal_kind: Literal["", "intensity", "price", "water", "pue"] = Field(
+        "", description="Signals only. Default: the part of the signal id before its colon."
+    )
     method: str = Field("", description="Signals only: average or marginal, lifecycle or direct.")
     provider: str = Field("", description="Signals only: who published the values.")
-    scale: float = Field(1.0, description="Values are multiplied by this first.")
+    hold_ms: int = Field(
+        0,
+        ge=0,
+        description="Signals without an end column: the longest a value may hold [ms]; after that comes a hole. "
+        "Default: the largest step between rows that occurs regularly.",
+    )
+    scale: float = Field(1.0, gt=0, description="Values are multiplied by this first.")
+    decimal: Literal[".", ","] = Field(".", description="Decimal mark of numbers in text.")
     time_format: str = Field(
         "", description='strptime format, or "s", "ms", "us" for epoch numbers. Default: ISO 8601, found per value.'
     )
@@ -126,6 +147,23 @@ class CsvConfig(_Table):
     accuracy_pct: float = Field(5.0, ge=0, description="Readings only: error band of new meters [% of reading].")
     max_gap_ms: int = Field(300_000, gt=0, description="Readings only: gap limit of new meters [ms].")
     interval_ms: int = Field(0, ge=0, description="Readings only: time one energy_interval value covers [ms].")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.wide and self.kind != "readings":
+            raise ValueError(f"wide is for readings, and this layout is for {self.kind}")
+        if self.quantity == "energy_interval" and not self.interval_ms:
+            raise ValueError("energy_interval needs interval_ms, the time one value covers")
+        if self.kind != "readings":
+            return self
+        known = UNITS_OF_QUANTITY.get(self.quantity, {})
+        if not self.quantity and self.unit:
+            raise ValueError(f"unit is '{self.unit}' but quantity is not set; choose one of {', '.join(QUANTITIES)}")
+        if self.quantity and not self.unit and "unit" not in self.columns:
+            raise ValueError(f"quantity {self.quantity} needs a unit: one of {', '.join(known)}")
+        if self.unit and self.unit not in known:
+            raise ValueError(f"unit '{self.unit}' is not one of {self.quantity}: {', '.join(known)}")
+        return self
 
 
 class PolicyConfig(_Table):
@@ -182,7 +220,9 @@ def _expand(group: NodeGroupConfig) -> list[Asset]:
     found = []
     for name in expand_hosts(group.names):
         found.append(
-            Asset(name, "node", group.parent, group.model, group.max_power_w, embodied_kg=group.node_embodied_kg, **shared)
+            Asset(
+                name, "node", group.parent, group.model, group.max_power_w, embodied_kg=group.node_embodied_kg, **shared
+            )
         )
         found += [
             Asset(

@@ -136,7 +136,11 @@ class AssetTree:
 
     def walk(self, root: str | None = None) -> Iterator[Asset]:
         """Yield every asset under root (all sites when None), parents first, in natural order."""
-        stack = [root] if root is not None else sorted((a.id for a in self.assets.values() if a.parent is None), reverse=True)
+        stack = (
+            [root]
+            if root is not None
+            else sorted((a.id for a in self.assets.values() if a.parent is None), reverse=True)
+        )
         while stack:
             asset_id = stack.pop()
             yield self.assets[asset_id]

@@ -1,0 +1,179 @@
+"""A book: one directory that holds a cluster's readings, jobs, signals and ledger."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from wattkeeper import config
+from wattkeeper.core.assets import AssetTree, Meter
+from wattkeeper.core.clock import day_of, day_start_ms, next_day
+from wattkeeper.core.errors import BookError, ConfigError
+from wattkeeper.core.roles import Intake, Reject
+from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOBS, METER_HOURS, POSTINGS, SIGNALS
+from wattkeeper.lake.delta import Partition, Table
+from wattkeeper.lake.readings import ReadingsStore
+from wattkeeper.lake.state import State
+
+FORMAT = "1"
+"""Layout of the directory; a book of another format is refused."""
+
+
+class Book:
+    """A book on disk. `create` makes one, `Book(root)` opens one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not (root / "state.sqlite").exists():
+            raise BookError(f"{root} is not a book. Make one with: wattkeeper init {root}")
+        self.state = State(root / "state.sqlite")
+        if (found := self.state.fact("format")) != FORMAT:
+            raise BookError(f"Book {root} has format {found}; this version of Wattkeeper reads format {FORMAT}.")
+        self.readings = ReadingsStore(root)
+        self.jobs_table = Table(root / "jobs", JOBS, by_day=False)
+        self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False)
+        self.signals_table = Table(root / "signals", SIGNALS, by_day=False)
+        self.postings = Table(root / "postings", POSTINGS)
+        self.meter_hours = Table(root / "meter_hours", METER_HOURS)
+        self.findings = Table(root / "findings", FINDINGS)
+
+    @classmethod
+    def create(cls, root: Path, site_file: str) -> Book:
+        """Make an empty book with a site file (TOML text). Raises BookError where one stands already."""
+        config.parse(site_file)
+        if root.exists() and any(root.iterdir()):
+            raise BookError(f"{root} exists and is not empty. Choose another directory.")
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "site.toml").write_text(site_file, "utf-8")
+        State(root / "state.sqlite").remember(format=FORMAT)
+        book = cls(root)
+        for table in (book.readings.table, *book.plain_tables, book.postings, book.meter_hours, book.findings):
+            table.create()
+        return book
+
+    @property
+    def plain_tables(self) -> tuple[Table, Table, Table]:
+        """The tables that are not parted by day."""
+        return self.jobs_table, self.allocations_table, self.signals_table
+
+    @cached_property
+    def site_file(self) -> config.SiteFile:
+        """The site file."""
+        return config.load(self.root / "site.toml")
+
+    def tree(self) -> AssetTree:
+        """Return all assets: those of the site file, then those that imports met."""
+        return self.site_file.assets().with_assets(self.state.assets())
+
+    def meters(self) -> list[Meter]:
+        """Return all meters: those of the site file win over those that imports met."""
+        known = {m.id: m for m in self.state.meters()}
+        return list((known | {m.id: m for m in self.site_file.meters()}).values())
+
+    def take(self, intake: Intake, now_ms: int) -> list[Reject]:
+        """Keep one batch; return the rows it refused, its own and those that fit nothing in the book.
+
+        Days that the batch touches are marked before it is committed: a crash in between costs a look, not a number.
+        """
+        parent = self.site_file.parent_of_new_nodes if any(a.parent == "" for a in intake.assets) else ""
+        self.state.register(
+            (a if a.parent != "" else replace(a, parent=parent) for a in intake.assets), intake.meters, intake.signal_infos
+        )
+        self.tree()
+        refused = list(intake.rejects)
+        accepted = 0
+        for part, rows in self._by_day(intake, refused):
+            self.readings.append(rows, part)
+            self.state.mark_stale([part])
+            accepted += rows.height
+        self.readings.table.commit()
+        for table, rows in zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), strict=True):
+            if rows.height:
+                table.write(rows.select(table.spec.schema.names()))
+                self.state.mark_stale(self._touched(rows))
+                table.commit()
+                accepted += rows.height
+        self.state.log_import(intake.source, now_ms, accepted, refused)
+        return refused
+
+    def _by_day(self, intake: Intake, refused: list[Reject]) -> Iterable[tuple[Partition, pl.DataFrame]]:
+        """Yield an intake's readings by site and local day; readings of unknown meters are refused."""
+        if not intake.readings.height:
+            return
+        tree = self.tree()
+        sites = {m.id: tree.site_of(m.asset) for m in self.meters() if m.asset in tree.assets}
+        names = pl.DataFrame(
+            {"meter": list(sites), "site": list(sites.values())}, schema={"meter": pl.String, "site": pl.String}
+        )
+        rows = intake.readings.join(names, on="meter", how="left", maintain_order="left")
+        for (meter,), some in rows.filter(pl.col("site").is_null()).group_by("meter"):
+            cure = "declare it in the site file under [[meter]]"
+            refused.append(Reject(intake.source, 0, f"{some.height} readings of unknown meter '{meter}': {cure}"))
+        for (site,), some in rows.filter(pl.col("site").is_not_null()).group_by("site"):
+            zone = self.site_file.site_named(str(site)).timezone
+            first, last = some["time_ms"].min(), some["time_ms"].max()
+            edges, days = _day_edges(int(first), int(last), zone)  # type: ignore[arg-type]
+            place = np.searchsorted(edges, some["time_ms"].to_numpy(), side="right") - 1
+            for (day,), part in some.with_columns(pl.Series("place", place)).group_by("place"):
+                yield (str(site), days[int(day)]), part  # type: ignore[arg-type]
+
+    def _touched(self, rows: pl.DataFrame) -> list[Partition]:
+        """Return the days with readings that some jobs, allocations or signal values may change."""
+        low = rows["start_ms"].min()
+        ends = rows["end_ms"]
+        high = 2**62 if ends.null_count() else ends.max()
+        days = []
+        for site, day in self.readings.days():
+            zone = self.site_file.site_named(site).timezone
+            if day_start_ms(day, zone) < high and day_start_ms(next_day(day), zone) > low:  # type: ignore[operator]
+                days.append((site, day))
+        return days
+
+    def jobs(self) -> pl.DataFrame:
+        """Return the jobs, one row each: what is known last about a job wins, ended over running."""
+        rows = self.jobs_table.scan().collect()
+        order = ["job_id", pl.col("end_ms").is_not_null(), "end_ms", "start_ms", "state", "name", "user", "project"]
+        return (
+            rows.sort(order)
+            .group_by("job_id", maintain_order=True)
+            .agg(
+                pl.col("name", "user", "project", "partition", "state").last(),
+                pl.col("submit_ms", "start_ms").min(),
+                pl.col("end_ms").last(),
+                pl.col("nodes", "cpus", "gpus").max(),
+                pl.col("scheduler_energy_j").last(),
+            )
+        )
+
+    def allocations(self) -> pl.DataFrame:
+        """Return the allocations as received."""
+        return self.allocations_table.scan().collect()
+
+    def signal_rows(self, signal: str) -> pl.DataFrame:
+        """Return the rows of one signal."""
+        return self.signals_table.scan().filter(pl.col("signal") == pl.lit(signal)).collect()
+
+    def write_site_file(self, text: str) -> None:
+        """Put another site file in the book; every day is looked at again."""
+        try:
+            config.parse(text)
+        except tomllib.TOMLDecodeError as error:  # pragma: no cover - parse wraps it
+            raise ConfigError(str(error)) from error
+        (self.root / "site.toml").write_text(text, "utf-8")
+        self.__dict__.pop("site_file", None)
+        self.state.mark_stale(self.readings.days())
+
+
+def _day_edges(first_ms: int, last_ms: int, zone: str) -> tuple[NDArray[np.int64], list[str]]:
+    """Return where the local days from one instant to another begin [ms], and their names."""
+    days = [day_of(first_ms, zone)]
+    while day_start_ms(next_day(days[-1]), zone) <= last_ms:
+        days.append(next_day(days[-1]))
+    return np.array([day_start_ms(d, zone) for d in days], np.int64), days

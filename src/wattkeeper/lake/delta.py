@@ -1,0 +1,135 @@
+"""One Delta table of a book: our own Parquet files, committed to its log in one step.
+
+Files are written first and named in the log after, so a crash leaves the table as it was. Files that a commit replaces
+stay on disk for time travel until `vacuum`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable, Schema
+from deltalake.transaction import AddAction, RemoveAction
+
+from wattkeeper.core.schema import TableSpec
+
+Partition = tuple[str, str]
+"""Site and local day."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One file in a table's log."""
+
+    path: str
+    site: str
+    day: str
+    rows: int
+    bytes: int
+
+
+@dataclass
+class Table:
+    """A Delta table under `root`; rows of tables that are not parted by day stand in the partition ("", "")."""
+
+    root: Path
+    spec: TableSpec
+    by_day: bool = True
+    _adds: list[AddAction] = field(default_factory=list)
+    _removes: list[RemoveAction] = field(default_factory=list)
+
+    def create(self) -> None:
+        """Make the empty table."""
+        DeltaTable.create(
+            str(self.root), schema=Schema.from_arrow(self._arrow_schema()), partition_by=self._parts or None
+        )
+
+    @property
+    def _parts(self) -> list[str]:
+        return ["site", "day"] if self.by_day else []
+
+    def _arrow_schema(self) -> pa.Schema:
+        schema = pa.table(self.spec.empty().to_arrow()).schema
+        plain = pa.schema([(f.name, pa.string() if pa.types.is_large_string(f.type) else f.type) for f in schema])
+        if self.by_day and "day" not in plain.names:
+            plain = plain.append(pa.field("site", pa.string())).append(pa.field("day", pa.string()))
+        return plain
+
+    def files(self) -> list[DataFile]:
+        """Return the files of the newest version."""
+        actions = pa.table(DeltaTable(str(self.root)).get_add_actions(flatten=True))
+        blank = [""] * actions.num_rows
+        names = actions.column_names
+        sites = actions["partition.site"].to_pylist() if "partition.site" in names else blank
+        days = actions["partition.day"].to_pylist() if "partition.day" in names else blank
+        rows, sizes = actions["num_records"].to_pylist(), actions["size_bytes"].to_pylist()
+        return [DataFile(*f) for f in zip(actions["path"].to_pylist(), sites, days, rows, sizes, strict=True)]
+
+    def new_path(self, part: Partition) -> str:
+        """Return a fresh file name for a partition, relative to the table."""
+        where = "".join(f"{name}={value}/" for name, value in zip(self._parts, part, strict=False))
+        (self.root / where).mkdir(parents=True, exist_ok=True)
+        return f"{where}{uuid.uuid4().hex}.parquet"
+
+    def write(self, rows: pl.DataFrame | pa.Table, part: Partition = ("", "")) -> DataFile:
+        """Write rows to a new file and stage it for the next commit; partition columns are left out of the file."""
+        arrow = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
+        path = self.new_path(part)
+        dictionary = [f.name for f in arrow.schema if _is_text(f.type)]
+        pq.write_table(
+            arrow.drop_columns([c for c in self._parts if c in arrow.column_names]),
+            self.root / path,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=dictionary,
+        )
+        return self.stage(path, part, arrow.num_rows)
+
+    def stage(self, path: str, part: Partition, rows: int) -> DataFile:
+        """Stage a file that is written already."""
+        size = (self.root / path).stat().st_size
+        values: dict[str, str | None] = dict(zip(self._parts, part, strict=False))
+        self._adds.append(AddAction(path, size, values, _now_ms(), True, json.dumps({"numRecords": rows})))
+        return DataFile(path, *part, rows, size)
+
+    def drop(self, files: Sequence[DataFile]) -> None:
+        """Stage the removal of files."""
+        for f in files:
+            values: dict[str, str | None] = dict(zip(self._parts, (f.site, f.day), strict=False))
+            self._removes.append(RemoveAction(f.path, True, _now_ms(), size=f.bytes, partition_values=values))
+
+    def commit(self) -> int:
+        """Commit what is staged as one version; return the newest version."""
+        table = DeltaTable(str(self.root))
+        if self._adds or self._removes:
+            table.create_write_transaction(
+                [*self._removes, *self._adds], "append", table.schema(), partition_by=self._parts
+            )
+            self._adds, self._removes = [], []
+            table.update_incremental()
+        return int(table.version())
+
+    def scan(self, version: int | None = None) -> pl.LazyFrame:
+        """Return the rows of a version, the newest by default, partition columns included."""
+        return pl.scan_delta(str(self.root), version=version)
+
+    def version(self) -> int:
+        """Return the newest version."""
+        return int(DeltaTable(str(self.root)).version())
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

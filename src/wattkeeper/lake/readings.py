@@ -1,0 +1,199 @@
+"""Readings on disk: one file per site and day, sorted by meter, with a small index of what is in it.
+
+The layout is the one that measured best: int64 milliseconds and int64 values, both DELTA_BINARY_PACKED, no compression,
+row groups cut where a unit's meters end, so that a unit is read from one row group. New readings arrive as further
+files of the day; `compact` merges them, drops duplicates, and rewrites the index. An index that is missing or belongs
+to another file is made anew from the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from wattkeeper.core import counter
+from wattkeeper.core.schema import READINGS
+from wattkeeper.lake.delta import DataFile, Partition, Table
+
+Int64s = NDArray[np.int64]
+
+ROW_GROUP = 262_144
+"""Readings in a row group, about: 8 GPUs at one reading each 15 s make 46 080 a day."""
+
+
+@dataclass(frozen=True)
+class DayIndex:
+    """What a day's file holds, meter by meter, in file order.
+
+    row0, rows: (m,) where a meter's readings begin and how many they are; digest: (m,) of their content.
+    first_ms, first_value: (m, LOOK_AHEAD); last_ms, last_value: (m, LOOK_BACK), the last one rightmost; only the first
+    min(rows, …) of `first` and the last min(rows, …) of `last` are set.
+    """
+
+    path: str
+    meters: tuple[str, ...]
+    row0: Int64s
+    rows: Int64s
+    digest: Int64s
+    first_ms: Int64s
+    first_value: Int64s
+    last_ms: Int64s
+    last_value: Int64s
+
+
+class ReadingsStore:
+    """The readings table and its indexes under a book's root."""
+
+    def __init__(self, root: Path) -> None:
+        self.table = Table(root / "readings", READINGS)
+        self.index_root = root / "index"
+
+    def append(self, rows: pl.DataFrame, part: Partition) -> None:
+        """Stage readings of one site and day as a further file; `table.commit` makes them count."""
+        ordered = rows.select("meter", "time_ms", "value").sort("meter", "time_ms")
+        self._write(ordered.to_arrow(), part, [ordered.height])
+
+    def days(self) -> dict[Partition, list[DataFile]]:
+        """Return the files of each site and day."""
+        days: dict[Partition, list[DataFile]] = {}
+        for f in self.table.files():
+            days.setdefault((f.site, f.day), []).append(f)
+        return days
+
+    def compact(self, part: Partition, files: Sequence[DataFile], order: Sequence[tuple[str, int]]) -> DayIndex:
+        """Return the index of a day, after merging its files into one if they are several; commit after.
+
+        order: (meter, unit) in the order of the site's layout. Readings of one meter at one instant collapse; where
+        they differ the largest stands, so that the order of arrival does not matter.
+        """
+        if len(files) == 1:
+            index = self.index(files[0])
+            if index is not None:
+                return index
+        ranks = pl.DataFrame(
+            {"meter": [m for m, _ in order], "rank": range(len(order)), "unit": [u for _, u in order]},
+            schema={"meter": pl.String, "rank": pl.Int64, "unit": pl.Int64},
+        )
+        merged = (
+            pl.concat([pl.read_parquet(self.table.root / f.path, columns=READINGS.schema.names()) for f in files])
+            .join(ranks, on="meter", how="left", maintain_order="left")
+            .sort("rank", "meter", "time_ms", "value", nulls_last=True)
+            .unique(["rank", "meter", "time_ms"], keep="last", maintain_order=True)
+        )
+        groups = _cut(merged)
+        new = self._write(merged.select("meter", "time_ms", "value").to_arrow(), part, groups)
+        self.table.drop(files)
+        return self._make_index(new, merged)
+
+    def index(self, file: DataFile) -> DayIndex | None:
+        """Return the index of a file; None where there is none or the file is still as it arrived."""
+        path = self.index_root / f"{Path(file.path).stem}.npz"
+        if not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as kept:
+            columns = {name: kept[name] for name in kept.files}
+        return DayIndex(file.path, tuple(columns.pop("meters").tolist()), **columns)
+
+    def write_day(self, rows: pl.DataFrame, part: Partition, units: Int64s) -> DayIndex:
+        """Stage a day that is sorted and free of duplicates already; units: (n,) unit of each reading."""
+        merged = rows.with_columns(pl.Series("unit", units))
+        new = self._write(rows.select("meter", "time_ms", "value").to_arrow(), part, _cut(merged))
+        return self._make_index(new, merged)
+
+    def _write(self, rows: pa.Table, part: Partition, groups: Sequence[int]) -> DataFile:
+        path = self.table.new_path(part)
+        schema = pa.schema([("meter", pa.string()), ("time_ms", pa.int64()), ("value", pa.int64())])
+        with pq.ParquetWriter(
+            self.table.root / path,
+            schema,
+            compression="none",
+            use_dictionary=["meter"],
+            column_encoding={"time_ms": "DELTA_BINARY_PACKED", "value": "DELTA_BINARY_PACKED"},
+            write_statistics=["meter", "time_ms"],
+        ) as writer:
+            done = 0
+            plain = rows.cast(schema)
+            for size in groups:
+                writer.write_table(plain.slice(done, size), row_group_size=max(size, 1))
+                done += size
+        return self.table.stage(path, part, rows.num_rows)
+
+    def _make_index(self, file: DataFile, rows: pl.DataFrame) -> DayIndex:
+        meter = rows["meter"].rle_id().to_numpy()
+        starts = np.flatnonzero(np.diff(meter, prepend=-1)).astype(np.int64)
+        sizes = np.diff(starts, append=len(meter))
+        time_ms, value = rows["time_ms"].to_numpy(), rows["value"].to_numpy()
+        columns = {
+            "row0": starts,
+            "rows": sizes,
+            "digest": _digest(time_ms, value, starts),
+            "first_ms": _edge(time_ms, starts, sizes, counter.LOOK_AHEAD, first=True),
+            "first_value": _edge(value, starts, sizes, counter.LOOK_AHEAD, first=True),
+            "last_ms": _edge(time_ms, starts, sizes, counter.LOOK_BACK, first=False),
+            "last_value": _edge(value, starts, sizes, counter.LOOK_BACK, first=False),
+        }
+        names = rows["meter"].gather(starts).to_list()
+        self.index_root.mkdir(exist_ok=True)
+        kept = columns | {"meters": np.array(names, dtype=str)}
+        np.savez(self.index_root / f"{Path(file.path).stem}.npz", allow_pickle=False, **kept)
+        return DayIndex(file.path, tuple(names), **columns)
+
+
+def read_groups(path: Path, groups: Sequence[int]) -> tuple[Int64s, Int64s]:
+    """Return times and values of some row groups of a day's file, one after the other."""
+    with pq.ParquetFile(path) as file:
+        rows = file.read_row_groups(list(groups), columns=["time_ms", "value"], use_threads=False)
+        return rows["time_ms"].to_numpy(), rows["value"].to_numpy()
+
+
+def group_edges(path: Path) -> Int64s:
+    """Return where the row groups of a file begin, and its end: (g + 1,) rows."""
+    meta = pq.read_metadata(path)
+    sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))).astype(np.int64)
+
+
+def _cut(rows: pl.DataFrame) -> list[int]:
+    """Return sizes of row groups of about ROW_GROUP readings, each ending where a unit ends."""
+    ends = np.flatnonzero(np.diff(rows["unit"].rle_id().to_numpy(), append=-1)) + 1
+    groups, start = [], 0
+    for this, after in _pairs(ends.tolist()):
+        if after - start > ROW_GROUP or after == this:
+            groups.append(this - start)
+            start = this
+    return groups or [rows.height]
+
+
+def _pairs(ends: list[int]) -> Iterator[tuple[int, int]]:
+    return zip(ends, [*ends[1:], ends[-1]] if ends else [], strict=True)
+
+
+def _digest(time_ms: Int64s, value: Int64s, starts: Int64s) -> Int64s:
+    """Return a 64-bit digest of each meter's readings; equal readings in equal order give equal digests."""
+    if not len(starts):
+        return np.zeros(0, np.int64)
+    mixed = (time_ms.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) ^ (
+        value.view(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)
+    )
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(32)
+    return np.add.reduceat(mixed, starts).view(np.int64)
+
+
+def _edge(column: Int64s, starts: Int64s, sizes: Int64s, width: int, *, first: bool) -> Int64s:
+    """Return the first or last `width` values of each meter: (m, width); the last one stands rightmost."""
+    place = np.arange(width)[None, :]
+    taken = np.minimum(sizes, width)[:, None]
+    if first:
+        rows = starts[:, None] + np.minimum(place, taken - 1)
+    else:
+        rows = (starts + sizes)[:, None] - np.minimum(width - place, taken)
+    return column[rows] if len(column) else np.zeros((0, width), np.int64)

@@ -1,0 +1,163 @@
+"""A book's operational state: what was met, what was imported, how far, and what the ledger was made from.
+
+SQLite through SQLAlchemy; the same tables grow onto PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.roles import Reject, SignalInfo
+
+_META = sa.MetaData()
+
+facts = sa.Table("facts", _META, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String))
+assets = sa.Table("assets", _META, sa.Column("id", sa.String, primary_key=True), sa.Column("record", sa.String))
+meters = sa.Table("meters", _META, sa.Column("id", sa.String, primary_key=True), sa.Column("record", sa.String))
+signals = sa.Table("signals", _META, sa.Column("id", sa.String, primary_key=True), sa.Column("record", sa.String))
+cursors = sa.Table(
+    "cursors", _META, sa.Column("source", sa.String, primary_key=True), sa.Column("position_ms", sa.BigInteger)
+)
+imports = sa.Table(
+    "imports",
+    _META,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("source", sa.String),
+    sa.Column("when_ms", sa.BigInteger),
+    sa.Column("accepted", sa.BigInteger),
+    sa.Column("rejected", sa.BigInteger),
+)
+rejects = sa.Table(
+    "rejects",
+    _META,
+    sa.Column("source", sa.String, primary_key=True),
+    sa.Column("row", sa.BigInteger, primary_key=True),
+    sa.Column("reason", sa.String, primary_key=True),
+    sa.Column("text", sa.String),
+)
+stale = sa.Table(
+    "stale",
+    _META,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("day", sa.String, primary_key=True),
+)
+done = sa.Table(
+    "done",
+    _META,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("day", sa.String, primary_key=True),
+    sa.Column("unit", sa.String, primary_key=True),
+    sa.Column("main", sa.String),
+    sa.Column("ahead", sa.String),
+)
+
+
+class State:
+    """The operational tables of one book."""
+
+    def __init__(self, path: Path) -> None:
+        self.engine = sa.create_engine(f"sqlite:///{path}")
+        with self.engine.begin() as db:
+            db.execute(sa.text("PRAGMA journal_mode=WAL"))
+        _META.create_all(self.engine)
+
+    def fact(self, key: str) -> str | None:
+        """Return one remembered fact."""
+        with self.engine.begin() as db:
+            return db.execute(sa.select(facts.c.value).where(facts.c.key == key)).scalar()
+
+    def remember(self, **values: str) -> None:
+        """Remember facts."""
+        self._upsert(facts, [{"key": k, "value": v} for k, v in values.items()], ["key"])
+
+    def register(self, new_assets: Iterable[Asset], new_meters: Iterable[Meter], infos: Iterable[SignalInfo]) -> None:
+        """Keep assets, meters and signals that an import met; what is known stays as it was first met."""
+        for table, records in ((assets, new_assets), (meters, new_meters), (signals, infos)):
+            rows = [{"id": r.id, "record": json.dumps(dataclasses.asdict(r))} for r in records]
+            if rows:
+                with self.engine.begin() as db:
+                    db.execute(insert(table).on_conflict_do_nothing(), rows)
+
+    def assets(self) -> list[Asset]:
+        """Return the assets that imports met."""
+        return [Asset(**r) for r in self._records(assets)]
+
+    def meters(self) -> list[Meter]:
+        """Return the meters that imports met."""
+        return [Meter(**r) for r in self._records(meters)]
+
+    def signal_infos(self) -> dict[str, SignalInfo]:
+        """Return what is known of each signal, by id."""
+        return {r["id"]: SignalInfo(**r) for r in self._records(signals)}
+
+    def _records(self, table: sa.Table) -> list[dict[str, Any]]:
+        with self.engine.begin() as db:
+            return [json.loads(r) for (r,) in db.execute(sa.select(table.c.record).order_by(table.c.id))]
+
+    def log_import(self, source: str, when_ms: int, accepted: int, refused: Sequence[Reject]) -> None:
+        """Note an import and the rows it refused."""
+        with self.engine.begin() as db:
+            db.execute(
+                imports.insert(),
+                {"source": source, "when_ms": when_ms, "accepted": accepted, "rejected": len(refused)},
+            )
+        rows = [{"source": r.source, "row": r.row, "reason": r.reason, "text": r.text[:500]} for r in refused]
+        self._upsert(rejects, rows, ["source", "row", "reason"])
+
+    def cursor_ms(self, source: str) -> int | None:
+        """Return up to where a source was read."""
+        with self.engine.begin() as db:
+            return db.execute(sa.select(cursors.c.position_ms).where(cursors.c.source == source)).scalar()
+
+    def advance(self, source: str, position_ms: int) -> None:
+        """Move a source's cursor."""
+        self._upsert(cursors, [{"source": source, "position_ms": position_ms}], ["source"])
+
+    def mark_stale(self, days: Iterable[tuple[str, str]]) -> None:
+        """Note that something a day's lines may depend on has changed."""
+        rows = [{"site": s, "day": d} for s, d in sorted(set(days))]
+        if rows:
+            with self.engine.begin() as db:
+                db.execute(insert(stale).on_conflict_do_nothing(), rows)
+
+    def stale_days(self, site: str) -> list[str]:
+        """Return the days of a site that may have to be attributed anew."""
+        with self.engine.begin() as db:
+            return list(db.execute(sa.select(stale.c.day).where(stale.c.site == site).order_by(stale.c.day)).scalars())
+
+    def digests(self, site: str, day: str) -> dict[str, tuple[str, str]]:
+        """Return unit → (main, ahead) digest of what its lines of a day were made from."""
+        query = sa.select(done.c.unit, done.c.main, done.c.ahead).where(done.c.site == site, done.c.day == day)
+        with self.engine.begin() as db:
+            return {unit: (main, ahead) for unit, main, ahead in db.execute(query)}
+
+    def settle(self, made: dict[tuple[str, str], dict[str, tuple[str, str]]], days: Iterable[tuple[str, str]]) -> None:
+        """Keep the digests of what was attributed, and take days off the stale list, in one transaction."""
+        rows = [
+            {"site": s, "day": d, "unit": u, "main": m, "ahead": a}
+            for (s, d), units in made.items()
+            for u, (m, a) in units.items()
+        ]
+        with self.engine.begin() as db:
+            for site, day in made:
+                db.execute(sa.delete(done).where(done.c.site == site, done.c.day == day))
+            if rows:
+                db.execute(insert(done), rows)
+            for site, day in days:
+                db.execute(sa.delete(stale).where(stale.c.site == site, stale.c.day == day))
+
+    def _upsert(self, table: sa.Table, rows: list[dict[str, Any]], keys: list[str]) -> None:
+        if not rows:
+            return
+        query = insert(table)
+        others = {c.name: query.excluded[c.name] for c in table.columns if c.name not in keys}
+        with self.engine.begin() as db:
+            db.execute(query.on_conflict_do_update(index_elements=keys, set_=others), rows)

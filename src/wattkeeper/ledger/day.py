@@ -1,0 +1,203 @@
+"""One day of one site: from readings, edges and allocations to posted lines. A pure function, mapped over days."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.core import counter
+from wattkeeper.core.signal import Signal
+from wattkeeper.ledger import kernel
+from wattkeeper.ledger.layout import Layout, primary
+
+Int64s = NDArray[np.int64]
+
+RULES = b"ledger rules 1"
+"""Goes into every digest: change it when the kernel books differently, and all days are attributed anew."""
+
+
+@dataclass(frozen=True)
+class Edges:
+    """The few readings of each meter just before and just after a window: (m,), (m, LOOK_BACK), (m, LOOK_AHEAD)."""
+
+    back_n: Int64s
+    back_ms: Int64s
+    back_value: Int64s
+    ahead_n: Int64s
+    ahead_ms: Int64s
+    ahead_value: Int64s
+
+    @classmethod
+    def none(cls, n_meters: int) -> Edges:
+        """No readings on either side."""
+        back, ahead = (n_meters, counter.LOOK_BACK), (n_meters, counter.LOOK_AHEAD)
+        zero = np.zeros
+        return cls(
+            zero(n_meters, np.int64), zero(back, np.int64), zero(back, np.int64),
+            zero(n_meters, np.int64), zero(ahead, np.int64), zero(ahead, np.int64),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The site's own instants of a window: slots with their local hours, signals, and the grid that joins them.
+
+    slot_ms: (s + 1,) edges; hour_ms: (s,) start of the local hour of each slot. signals: names in the order of the grid.
+    """
+
+    slot_ms: Int64s
+    hour_ms: Int64s
+    grid: kernel.Grid
+
+
+def frame(hour_edges_ms: Int64s, cuts_ms: Int64s, signals: list[Signal]) -> Frame:
+    """Return the frame of a window: its hours, parted at `cuts_ms`, refined by the steps of the signals."""
+    first, last = hour_edges_ms[0], hour_edges_ms[-1]
+    inside = cuts_ms[(cuts_ms > first) & (cuts_ms < last)]
+    slot_ms = np.unique(np.concatenate((hour_edges_ms, inside)))
+    steps = [s.breaks_ms[(s.breaks_ms > first) & (s.breaks_ms < last)] for s in signals]
+    edge_ms = np.unique(np.concatenate([slot_ms, *steps]))
+    values = np.array([np.nan_to_num(s.at(edge_ms[:-1]), nan=0.0) for s in signals]).reshape(len(signals), -1)
+    slot = np.searchsorted(slot_ms, edge_ms[:-1], side="right") - 1
+    hour = np.searchsorted(hour_edges_ms, slot_ms[:-1], side="right") - 1
+    return Frame(slot_ms, hour_edges_ms[hour], kernel.Grid(edge_ms, slot.astype(np.int64), values))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Everything a window of one site is attributed from, but the readings themselves.
+
+    allocs, alloc0: the allocations that touch it, cut to it, and where each unit's begin. primary: (m,) 0 or 1.
+    """
+
+    layout: Layout
+    frame: Frame
+    edges: Edges
+    allocs: kernel.Allocations
+    alloc0: Int64s
+    primary: Int64s
+    idle_ppm: int
+
+    @classmethod
+    def of(
+        cls, layout: Layout, frame: Frame, edges: Edges, allocs: kernel.Allocations, alloc0: Int64s, rows_n: Int64s,
+        idle_ppm: int,
+    ) -> Window:  # fmt: skip
+        """Build a window; rows_n: (m,) readings each meter has in it. Allocations are cut to it."""
+        first, last = frame.slot_ms[0], frame.slot_ms[-1]
+        keep = (allocs.start_ms < last) & (allocs.end_ms > first)
+        cut = kernel.Allocations(*(c[keep] for c in allocs))
+        cut = cut._replace(start_ms=np.maximum(cut.start_ms, first), end_ms=np.minimum(cut.end_ms, last))
+        before = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))
+        chosen = primary(layout, rows_n + edges.back_n + edges.ahead_n)
+        return cls(layout, frame, edges, cut, before[alloc0], chosen, idle_ppm)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Posted lines of some units of a window, with site-wide codes; see kernel.Out for the columns."""
+
+    keys: Int64s
+    amounts: Int64s
+    valued: NDArray[np.float64]
+    hours: Int64s
+    events: Int64s
+
+    @classmethod
+    def none(cls, n_signals: int) -> Lines:
+        """No lines at all."""
+        empty = np.empty
+        return cls(
+            empty((0, 6), np.int64), empty((0, kernel.N_AMOUNTS), np.int64), empty((0, n_signals)),
+            empty((0, 8), np.int64), empty((0, 5), np.int64),
+        )  # fmt: skip
+
+    @classmethod
+    def joined(cls, parts: list[Lines]) -> Lines:
+        """Return several parts as one."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def attribute_units(
+    window: Window, first_unit: int, last_unit: int, rows: kernel.Rows, row0: Int64s, row1: Int64s
+) -> Lines:
+    """Post units [first_unit, last_unit) of a clipped window.
+
+    rows: their readings. row0, row1: (m,) where each of their meters' readings begin and end in `rows`.
+    """
+    layout, edges = window.layout, window.edges
+    a0, a1 = layout.unit_asset0[first_unit], layout.unit_asset0[last_unit]
+    m0, m1 = layout.unit_meter0[first_unit], layout.unit_meter0[last_unit]
+    l0, l1 = window.alloc0[first_unit], window.alloc0[last_unit]
+    meters = kernel.Meters(
+        row0=row0, row1=row1, asset=layout.meter_asset[m0:m1] - a0, primary=window.primary[m0:m1],
+        **{name: column[m0:m1] for name, column in layout.static.items()},
+        **{name: getattr(edges, name)[m0:m1] for name in vars(edges)},
+    )  # fmt: skip
+    parent = layout.parent[a0:a1]
+    assets = kernel.Assets(layout.role[a0:a1], np.where(parent < 0, -1, parent - a0), layout.idle_w[a0:a1])
+    span = slice(first_unit, last_unit + 1)
+    units = kernel.Units(layout.unit_asset0[span] - a0, layout.unit_meter0[span] - m0, window.alloc0[span] - l0)
+    allocs = kernel.Allocations(*(c[l0:l1] for c in window.allocs))
+    activity = np.where(allocs.activity < 0, -1, allocs.activity - a0)
+    allocs = allocs._replace(asset=allocs.asset - a0, activity=activity)
+    out = _run(rows, meters, assets, units, allocs, window)
+    lines, hours, events = out.used
+    keys = out.keys[:lines] + np.array([first_unit, a0, 0, 0, 0, 0])
+    return Lines(
+        keys, out.amounts[:lines], out.valued[:lines],
+        out.hours[:hours] + np.array([m0, 0, 0, 0, 0, 0, 0, 0]), out.events[:events] + np.array([m0, 0, 0, 0, 0]),
+    )  # fmt: skip
+
+
+def _run(
+    rows: kernel.Rows, meters: kernel.Meters, assets: kernel.Assets, units: kernel.Units, allocs: kernel.Allocations,
+    window: Window,
+) -> kernel.Out:  # fmt: skip
+    slots, n_signals = len(window.frame.hour_ms), len(window.frame.grid.signals)
+    room = 2 * slots * len(assets.role) + 4 * len(allocs.asset) + 64
+    while True:
+        out = kernel.Out(
+            np.empty((room, 6), np.int64), np.empty((room, kernel.N_AMOUNTS), np.int64), np.empty((room, n_signals)),
+            np.empty((room, 8), np.int64), np.empty((room, 5), np.int64), np.zeros(3, np.int64),
+        )  # fmt: skip
+        if kernel.post_units(rows, meters, assets, units, allocs, window.frame.grid, window.idle_ppm, out):
+            return out
+        room *= 2
+
+
+def digests(window: Window, rows_digest: Int64s, job_hash: Int64s) -> tuple[list[str], list[str]]:
+    """Return for each unit what its lines depend on: all but the readings ahead, and the readings ahead.
+
+    rows_digest: (m,) digest of each meter's readings that day. job_hash: (j,) hash of each job's id, by job code.
+    Equal digests give equal lines; codes that shift when something is imported elsewhere do not enter.
+    """
+    layout, edges, allocs = window.layout, window.edges, window.allocs
+    site = hashlib.blake2b(RULES, digest_size=16)
+    for column in (*window.frame.grid, window.frame.slot_ms, np.array([window.idle_ppm])):
+        site.update(np.ascontiguousarray(column).tobytes())
+    per_meter = [*layout.static.values(), rows_digest, edges.back_n, edges.back_ms, edges.back_value]
+    jobs = job_hash[allocs.job]
+    main, ahead = [], []
+    for u in range(len(layout.units)):
+        a, m, held = (slice(*edge[u : u + 2]) for edge in (layout.unit_asset0, layout.unit_meter0, window.alloc0))
+        base = layout.unit_asset0[u]
+        columns = [layout.role[a], layout.parent[a] - base, layout.idle_w[a], layout.meter_asset[m] - base]
+        columns += [c[m] for c in per_meter]
+        columns += [allocs.asset[held] - base, allocs.start_ms[held], allocs.end_ms[held], allocs.share_ppm[held]]
+        columns += [jobs[held], allocs.estimated[held], np.maximum(allocs.activity[held] - base, -1)]
+        main.append(_digest(site.copy(), columns))
+        ahead.append(
+            _digest(hashlib.blake2b(digest_size=16), [edges.ahead_n[m], edges.ahead_ms[m], edges.ahead_value[m]])
+        )
+    return main, ahead
+
+
+def _digest(so_far: hashlib.blake2b, columns: list[NDArray[Any]]) -> str:
+    for column in columns:
+        so_far.update(np.ascontiguousarray(column).tobytes())
+    return so_far.hexdigest()

@@ -1,0 +1,677 @@
+"""The attribution kernel: one day of some units' readings to postings, exactly.
+
+A *unit* is a node with its devices, or a lone asset. Each unit gets one grid of instants: hour edges, signal steps,
+starts and ends of allocations, ends of meters, switches between working and idle. Every curve is read there, once,
+floored to whole millijoules, so that differences telescope; between two instants nothing changes, so energy, shares
+and signals simply multiply. What an asset's meter shows beyond its parts is its *rest*.
+
+The cost is one pass over the readings that looks for odd steps, and work in proportion to instants × meters.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.core import counter
+from wattkeeper.core.jit import njit
+from wattkeeper.core.units import MJ_PER_KWH, PPM
+
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+COUNTER, INTERVAL, POWER, UTILISATION = 0, 1, 2, 3
+"""Quantities of meters, in the order of assets.QUANTITIES."""
+
+HELD, SHARED, OVERHEAD_ROLE, UPPER, ACTIVITY = 0, 1, 2, 3, 4
+"""Roles of assets: held by allocations of its own (GPU); by those of its unit (node rest, CPU); non-IT; a meter above
+the units; only tells activity (MIG instance)."""
+
+JOB, HELD_IDLE, IDLE, OVERHEAD, UNACCOUNTED, ABOVE = 0, 1, 2, 3, 4, 5
+"""Accounts. ABOVE is not an account of the ledger: it carries upper meters to `close.py`."""
+
+ENERGY, IMPUTED, BRIDGED, ESTIMATED, HELD_MS, COVERED_MS, BUSY, KNOWN_MS = range(8)
+"""Amounts of a posting. BUSY is in ppm·ms, KNOWN_MS is the time in which utilisation was read."""
+N_AMOUNTS = 8
+
+
+class Rows(NamedTuple):
+    """Readings of a chunk, meter after meter, times rising within each: (n,) time [ms UTC] and value."""
+
+    time_ms: Int64s
+    value: Int64s
+
+
+class Meters(NamedTuple):
+    """Meters of a chunk, unit after unit: (m,) each; readings just before and after the day: (m, LOOK_…)."""
+
+    row0: Int64s
+    row1: Int64s
+    quantity: Int64s
+    asset: Int64s
+    max_gap_ms: Int64s
+    bound_w: Int64s
+    wrap_mj: Int64s
+    interval_ms: Int64s
+    primary: Int64s
+    back_n: Int64s
+    back_ms: Int64s
+    back_value: Int64s
+    ahead_n: Int64s
+    ahead_ms: Int64s
+    ahead_value: Int64s
+
+
+class Assets(NamedTuple):
+    """Assets of a chunk, unit after unit, parents first: (a,) role, parent within the chunk (−1: none), idle power."""
+
+    role: Int64s
+    parent: Int64s
+    idle_w: Floats
+
+
+class Units(NamedTuple):
+    """Where each unit's assets, meters and allocations begin: (u + 1,) each; its root is its first asset."""
+
+    asset0: Int64s
+    meter0: Int64s
+    alloc0: Int64s
+
+
+class Allocations(NamedTuple):
+    """Allocations of a chunk, sorted by asset, start, end, job: (l,) each. activity: asset that tells it, or −1."""
+
+    asset: Int64s
+    start_ms: Int64s
+    end_ms: Int64s
+    share_ppm: Int64s
+    job: Int64s
+    estimated: Int64s
+    activity: Int64s
+
+
+class Grid(NamedTuple):
+    """The site's instants of the day: edges (k + 1,); slot of each step (k,); signals (s, k) per kWh, 0 if missing."""
+
+    edge_ms: Int64s
+    slot: Int64s
+    signals: Floats
+
+
+class Steps(NamedTuple):
+    """A unit's grid: instants (k + 1,); for each step the site's step and slot it lies in and where its part begins."""
+
+    at_ms: Int64s
+    base: Int64s
+    slot: Int64s
+    part_ms: Int64s
+
+
+class Out(NamedTuple):
+    """Room for the results, filled from the top; `used` counts lines of postings, meter hours and events."""
+
+    keys: Int64s  # (p, 6) unit, asset, slot, account, job, start_ms
+    amounts: Int64s  # (p, N_AMOUNTS)
+    valued: Floats  # (p, s)
+    hours: Int64s  # (h, 8) meter, slot, start_ms, energy, imputed, bridged, spanned_ms, covered_ms
+    events: Int64s  # (e, 5) meter, code, start_ms, end_ms, energy
+    used: Int64s  # (3,)
+
+
+@njit
+def post_units(
+    rows: Rows, meters: Meters, assets: Assets, units: Units, allocs: Allocations, grid: Grid, idle_ppm: int, out: Out
+) -> bool:
+    """Post all units of a chunk; return False when `out` has too little room and must be made larger."""
+    longest = 1
+    for m in range(len(meters.row0)):
+        longest = max(longest, meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m])
+    scratch_ms = np.empty(2 * longest + 2, np.int64)
+    scratch = np.empty(2 * longest + 2, np.int64)
+    spare_ms = np.empty(2 * longest + 2, np.int64)
+    spare = np.empty(2 * longest + 2, np.int64)
+    marks = np.empty((longest + 2, 3), np.int64)
+    events = np.empty((longest + 2, 4), np.int64)
+    for u in range(len(units.asset0) - 1):
+        steps = _steps(rows, meters, units, allocs, grid, u, idle_ppm)
+        n_steps = len(steps.base)
+        first_asset, n_assets = units.asset0[u], units.asset0[u + 1] - units.asset0[u]
+        # every meter, read on the unit's grid
+        full = np.zeros((n_assets, n_steps), np.int64)
+        quality = np.zeros((3, n_assets, n_steps), np.int64)  # imputed, bridged, covered
+        present = np.zeros((n_assets, n_steps), np.int64)
+        busy = np.zeros((2, n_assets, n_steps), np.int64)  # ppm·ms, known ms
+        for m in range(units.meter0[u], units.meter0[u + 1]):
+            a = meters.asset[m] - first_asset
+            n = _gather(rows, meters, m, scratch_ms, scratch)
+            if n == 0:
+                continue
+            if meters.quantity[m] == UTILISATION:
+                _read_activity(meters, m, scratch_ms, scratch, spare, n, steps, busy[0, a], busy[1, a])
+                continue
+            n_marks, n_events, n = _repair(meters, m, scratch_ms, scratch, spare_ms, spare, n, marks, events)
+            curve_ms, curve = scratch_ms[:n], scratch[:n]
+            if not _read_meter(meters, m, a, curve_ms, curve, marks[:n_marks], steps, full, quality, present, out):
+                return False
+            if not _keep_events(m, events, n_events, steps, out):
+                return False
+        # what belongs to no part, evened out, and everything on its account
+        rest, valued, parted = _rest(full, present, quality, assets, first_asset, grid, steps)
+        for a in range(n_assets):
+            asset = first_asset + a
+            if assets.role[asset] == ACTIVITY:
+                continue
+            if parted[a]:
+                if not _even_out(u, asset, rest[a], valued[:, a], steps, out):
+                    return False
+                _bound_quality(rest[a], quality[:, a])
+            low, high = _holders(units, assets, allocs, u, asset)
+            holders = Allocations(
+                allocs.asset[low:high], allocs.start_ms[low:high], allocs.end_ms[low:high], allocs.share_ppm[low:high],
+                allocs.job[low:high], allocs.estimated[low:high], allocs.activity[low:high],
+            )  # fmt: skip
+            if not _post_asset(
+                u, asset, first_asset, assets, holders, steps, rest[a], valued[:, a], quality[:, a], present[a], busy,
+                idle_ppm, out,
+            ):  # fmt: skip
+                return False
+    return True
+
+
+@njit
+def _gather(rows: Rows, meters: Meters, m: int, time_ms: Int64s, value: Int64s) -> int:
+    """Copy a meter's readings, with the few before and after the day, into the scratch; return how many."""
+    n = 0
+    for i in range(meters.back_n[m]):
+        time_ms[n] = meters.back_ms[m, i]
+        value[n] = meters.back_value[m, i]
+        n += 1
+    first, last = meters.row0[m], meters.row1[m]
+    time_ms[n : n + last - first] = rows.time_ms[first:last]
+    value[n : n + last - first] = rows.value[first:last]
+    n += last - first
+    for i in range(meters.ahead_n[m]):
+        time_ms[n] = meters.ahead_ms[m, i]
+        value[n] = meters.ahead_value[m, i]
+        n += 1
+    return int(n)
+
+
+@njit
+def _ends(rows: Rows, meters: Meters, m: int) -> tuple[int, int]:
+    """Return where a meter's curve begins and ends [ms]; equal where there is none."""
+    first, last = meters.row0[m], meters.row1[m]
+    n_back, n_ahead = meters.back_n[m], meters.ahead_n[m]
+    if n_back + n_ahead + last - first == 0:
+        return 0, 0
+    begin = meters.back_ms[m, 0] if n_back else rows.time_ms[first] if last > first else meters.ahead_ms[m, 0]
+    end = (
+        meters.ahead_ms[m, n_ahead - 1]
+        if n_ahead
+        else rows.time_ms[last - 1]
+        if last > first
+        else meters.back_ms[m, n_back - 1]
+    )
+    if meters.quantity[m] == INTERVAL:
+        begin -= meters.interval_ms[m]
+    return begin, end
+
+
+@njit
+def _instants(
+    rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: Grid, u: int, idle_ppm: int
+) -> Int64s:
+    """Return the unit's grid: (k + 1,) rising instants from the day's (or window's) first edge to its last."""
+    room = len(grid.edge_ms) + 2 * (units.alloc0[u + 1] - units.alloc0[u])
+    for m in range(units.meter0[u], units.meter0[u + 1]):
+        room += 2
+        if meters.quantity[m] == UTILISATION:
+            room += meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m]
+    cuts = np.empty(room, np.int64)
+    n = 0
+    for edge in grid.edge_ms:
+        cuts[n] = edge
+        n += 1
+    for i in range(units.alloc0[u], units.alloc0[u + 1]):
+        cuts[n] = allocs.start_ms[i]
+        cuts[n + 1] = allocs.end_ms[i]
+        n += 2
+    time_ms = np.empty(0, np.int64)
+    for m in range(units.meter0[u], units.meter0[u + 1]):
+        if meters.quantity[m] == UTILISATION:
+            size = meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m]
+            time_ms, value = np.empty(size, np.int64), np.empty(size, np.int64)
+            _gather(rows, meters, m, time_ms, value)
+            for i in range(1, size):
+                was_gap = i > 1 and time_ms[i - 1] - time_ms[i - 2] > meters.max_gap_ms[m]
+                is_gap = time_ms[i] - time_ms[i - 1] > meters.max_gap_ms[m]
+                if (value[i] < idle_ppm) != (value[i - 1] < idle_ppm) or was_gap or is_gap or i == 1:
+                    cuts[n] = time_ms[i - 1]
+                    n += 1
+            continue
+        begin, end = _ends(rows, meters, m)
+        cuts[n] = begin
+        cuts[n + 1] = end
+        n += 2
+    ordered = np.sort(cuts[:n])
+    low, high = grid.edge_ms[0], grid.edge_ms[-1]
+    kept = 0
+    for i in range(n):
+        inside = low <= ordered[i] <= high
+        if inside and (kept == 0 or ordered[i] != ordered[kept - 1]):
+            ordered[kept] = ordered[i]
+            kept += 1
+    return ordered[:kept].copy()
+
+
+@njit
+def _steps(rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: Grid, u: int, idle_ppm: int) -> Steps:
+    """Return the unit's grid.
+
+    A slot is parted where one of the unit's meters begins or ends: within a part an asset is measured throughout or not
+    at all, so each part balances by itself.
+    """
+    at_ms = _instants(rows, meters, units, allocs, grid, u, idle_ppm)
+    n = len(at_ms) - 1
+    base, slot, part_ms = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    k = 0
+    for i in range(n):
+        while grid.edge_ms[k + 1] <= at_ms[i]:
+            k += 1
+        base[i] = k
+        slot[i] = grid.slot[k]
+        same = i > 0 and slot[i] == slot[i - 1]
+        part_ms[i] = part_ms[i - 1] if same else at_ms[i]
+    for m in range(units.meter0[u], units.meter0[u + 1]):
+        if meters.quantity[m] == UTILISATION:
+            continue
+        for cut in _ends(rows, meters, m):
+            if at_ms[0] < cut < at_ms[n]:
+                i = np.searchsorted(at_ms, cut)
+                part, within = part_ms[i], slot[i]
+                while i < n and slot[i] == within and part_ms[i] == part:
+                    part_ms[i] = cut
+                    i += 1
+    return Steps(at_ms, base, slot, part_ms)
+
+
+@njit
+def _repair(
+    meters: Meters, m: int, time_ms: Int64s, value: Int64s, spare_ms: Int64s, spare: Int64s, n: int, marks: Int64s,
+    events: Int64s,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Turn raw readings into a curve, in place; return marks, events, points."""
+    if meters.quantity[m] == COUNTER:
+        n, n_marks, n_events = counter.repair(
+            time_ms, value, n, meters.max_gap_ms[m], meters.bound_w[m], meters.wrap_mj[m], spare, marks, events
+        )
+        return n_marks, n_events, n
+    if meters.quantity[m] == POWER:
+        n_marks, n_events = counter.accumulate_power(time_ms, value, n, meters.max_gap_ms[m], marks, events)
+        return n_marks, n_events, n
+    points, n_marks, n_events = counter.accumulate_intervals(
+        time_ms, value, n, meters.interval_ms[m], spare_ms, spare, marks, events
+    )
+    time_ms[:points] = spare_ms[:points]
+    value[:points] = spare[:points]
+    return n_marks, n_events, points
+
+
+@njit
+def _read_meter(
+    meters: Meters, m: int, a: int, time_ms: Int64s, value: Int64s, marks: Int64s, steps: Steps, full: Int64s,
+    quality: Int64s, present: Int64s, out: Out,
+) -> bool:  # fmt: skip
+    """Read a meter's curve on the grid; add it to its asset where it is primary; keep its hours."""
+    n = len(time_ms)
+    energy = np.empty(len(steps.at_ms), np.int64)
+    counter.read_curve(time_ms, value, n, steps.at_ms, energy)
+    mark, line = 0, -1
+    for k in range(len(steps.base)):
+        left, right = steps.at_ms[k], steps.at_ms[k + 1]
+        if left < time_ms[0] or right > time_ms[n - 1]:
+            continue
+        rise = energy[k + 1] - energy[k]
+        while mark < len(marks) and marks[mark, 1] <= left:
+            mark += 1
+        imputed, bridged, uncovered_ms = _doubtful(time_ms, value, marks, mark, left, right, rise)
+        if meters.primary[m]:
+            full[a, k] += rise
+            quality[0, a, k] += imputed
+            quality[1, a, k] += bridged
+            quality[2, a, k] += right - left - uncovered_ms
+            present[a, k] += 1
+        if line < 0 or out.hours[line, 2] != steps.part_ms[k]:
+            line = out.used[1]
+            if line >= len(out.hours):
+                return False
+            out.used[1] += 1
+            out.hours[line, 0] = m
+            out.hours[line, 1] = steps.slot[k]
+            out.hours[line, 2] = steps.part_ms[k]
+            out.hours[line, 3:] = 0
+        out.hours[line, 3] += rise
+        out.hours[line, 4] += imputed
+        out.hours[line, 5] += bridged
+        out.hours[line, 6] += right - left
+        out.hours[line, 7] += right - left - uncovered_ms
+    return True
+
+
+@njit
+def _doubtful(
+    time_ms: Int64s, value: Int64s, marks: Int64s, mark: int, left: int, right: int, rise: int
+) -> tuple[int, int, int]:
+    """Return the imputed and bridged energy [mJ] and the uncovered time [ms] of one step; marks[mark:] may touch it."""
+    imputed = bridged = uncovered_ms = 0
+    ends, read = np.empty(2, np.int64), np.empty(2, np.int64)
+    while mark < len(marks) and marks[mark, 0] < right:
+        ends[0], ends[1] = max(left, marks[mark, 0]), min(right, marks[mark, 1])
+        part = rise
+        if ends[1] - ends[0] < right - left:
+            counter.read_curve(time_ms, value, len(time_ms), ends, read)
+            part = read[1] - read[0]
+        uncovered_ms += ends[1] - ends[0]
+        if marks[mark, 2] == counter.IMPUTED:
+            imputed += part
+        else:
+            bridged += part
+        mark += 1
+    return imputed, bridged, uncovered_ms
+
+
+@njit
+def _read_activity(
+    meters: Meters, m: int, time_ms: Int64s, value: Int64s, spare: Int64s, n: int, steps: Steps, busy: Int64s,
+    known: Int64s,
+) -> None:  # fmt: skip
+    """Read a utilisation meter on the grid: ∫ utilisation dt [ppm·ms] and the time it is known [ms] of each step.
+
+    A sample speaks for the time since the sample before it; over a gap nothing is known.
+    """
+    before = value[0]
+    value[0] = spare[0] = 0
+    for i in range(1, n):
+        step_ms = time_ms[i] - time_ms[i - 1]
+        if step_ms > meters.max_gap_ms[m]:
+            step_ms = 0
+        before = value[i]
+        value[i] = value[i - 1] + before * step_ms
+        spare[i] = spare[i - 1] + step_ms
+    read = np.empty(len(steps.at_ms), np.int64)
+    counter.read_curve(time_ms, value, n, steps.at_ms, read)
+    busy[:] += read[1:] - read[:-1]
+    counter.read_curve(time_ms, spare, n, steps.at_ms, read)
+    known[:] += read[1:] - read[:-1]
+
+
+@njit
+def _keep_events(m: int, events: Int64s, n_events: int, steps: Steps, out: Out) -> bool:
+    """Keep what happened to a meter in this window: an event belongs to the window its step ends in."""
+    for i in range(n_events):
+        if steps.at_ms[0] <= events[i, 2] < steps.at_ms[-1]:
+            line = out.used[2]
+            if line >= len(out.events):
+                return False
+            out.used[2] += 1
+            out.events[line, 0] = m
+            out.events[line, 1:] = events[i]
+    return True
+
+
+@njit
+def _rest(
+    full: Int64s, present: Int64s, quality: Int64s, assets: Assets, first_asset: int, grid: Grid, steps: Steps
+) -> tuple[Int64s, Floats, NDArray[np.bool_]]:
+    """Return what each asset shows beyond its measured parts: energy, valued amounts (s, a, k), which have parts."""
+    n_assets, n_steps = full.shape
+    rest = full.copy()
+    parted = np.zeros(n_assets, np.bool_)
+    for a in range(n_assets):
+        for k in range(n_steps):
+            if present[a, k] == 0:
+                continue
+            if present[a, k] > 1:
+                quality[2, a, k] //= present[a, k]
+            above = assets.parent[first_asset + a]
+            while above >= 0 and present[above - first_asset, k] == 0:
+                above = assets.parent[above]
+            if above >= 0:
+                p = above - first_asset
+                parted[p] = True
+                rest[p, k] -= full[a, k]
+                quality[0, p, k] -= quality[0, a, k]
+                quality[1, p, k] -= quality[1, a, k]
+    n_signals = len(grid.signals)
+    valued = np.empty((n_signals, n_assets, n_steps))
+    for s in range(n_signals):
+        for a in range(n_assets):
+            for k in range(n_steps):
+                valued[s, a, k] = rest[a, k] * (grid.signals[s, steps.base[k]] / MJ_PER_KWH)
+    return rest, valued, parted
+
+
+@njit
+def _even_out(u: int, asset: int, rest: Int64s, valued: Floats, steps: Steps, out: Out) -> bool:
+    """Make a rest non-negative, part by part.
+
+    Meters are not read at the same instant, so a rest can dip below zero for a moment: within a part the dips are evened
+    out over its positive steps. A part whose rest is negative as a whole is a disagreement and goes to unaccounted.
+    """
+    k0 = 0
+    while k0 < len(rest):
+        k1 = k0
+        total = positive = 0
+        while k1 < len(rest) and steps.part_ms[k1] == steps.part_ms[k0]:
+            total += rest[k1]
+            positive += max(rest[k1], 0)
+            k1 += 1
+        if total < 0:
+            line = _line(u, asset, steps.slot[k0], UNACCOUNTED, -1, steps.part_ms[k0], out)
+            if line < 0:
+                return False
+            out.amounts[line, ENERGY] = total
+            for s in range(len(valued)):
+                out.valued[line, s] = valued[s, k0:k1].sum()
+            rest[k0:k1] = 0
+            valued[:, k0:k1] = 0.0
+        elif positive > total:
+            sums = np.array([valued[s, k0:k1].sum() for s in range(len(valued))])
+            upto = before = 0
+            for k in range(k0, k1):
+                upto += max(rest[k], 0)
+                now = total if upto == positive else int(total * (upto / positive))
+                rest[k] = now - before
+                before = now
+                for s in range(len(valued)):
+                    valued[s, k] = sums[s] * (rest[k] / total) if total > 0 else (sums[s] if k == k0 else 0.0)
+        k0 = k1
+    return True
+
+
+@njit
+def _bound_quality(rest: Int64s, quality: Int64s) -> None:
+    """Keep the doubtful parts of a rest within it: what its parts' meters missed, its own meter may have seen."""
+    for k in range(len(rest)):
+        quality[0, k] = min(max(quality[0, k], 0), rest[k])
+        quality[1, k] = min(max(quality[1, k], 0), rest[k] - quality[0, k])
+
+
+@njit
+def _line(u: int, asset: int, slot: int, account: int, job: int, start_ms: int, out: Out) -> int:
+    """Open a posting and return its line; −1 where there is no room."""
+    line = out.used[0]
+    if line >= len(out.keys):
+        return -1
+    out.used[0] += 1
+    out.keys[line, 0] = u
+    out.keys[line, 1] = asset
+    out.keys[line, 2] = slot
+    out.keys[line, 3] = account
+    out.keys[line, 4] = job
+    out.keys[line, 5] = start_ms
+    out.amounts[line, :] = 0
+    out.valued[line, :] = 0.0
+    return int(line)
+
+
+@njit
+def _holders(units: Units, assets: Assets, allocs: Allocations, u: int, asset: int) -> tuple[int, int]:
+    """Return which allocations hold an asset: its own for a device, those of the unit's root for what all share."""
+    role = assets.role[asset]
+    if role == SHARED:
+        asset = units.asset0[u]
+    elif role != HELD:
+        return 0, 0
+    low = units.alloc0[u]
+    while low < units.alloc0[u + 1] and allocs.asset[low] != asset:
+        low += 1
+    high = low
+    while high < units.alloc0[u + 1] and allocs.asset[high] == asset:
+        high += 1
+    return low, high
+
+
+@njit
+def _post_asset(
+    u: int, asset: int, first_asset: int, assets: Assets, holders: Allocations, steps: Steps, rest: Int64s,
+    valued: Floats, quality: Int64s, present: Int64s, busy: Int64s, idle_ppm: int, out: Out,
+) -> bool:  # fmt: skip
+    """Put one asset's energy on accounts, step by step, to whoever holds it; a line per part, account and holder."""
+    role = assets.role[asset]
+    own = busy[:, asset - first_asset]
+    alone = ABOVE if role == UPPER else OVERHEAD if role == OVERHEAD_ROLE else IDLE
+    n_holders = len(holders.job)
+    lines = np.full((n_holders, 2), -1, np.int64)  # open posting of each holder: working, idle
+    lone_line = -1
+    active, weight = np.empty(n_holders, np.int64), np.empty(n_holders, np.int64)
+    n_active = arrived = 0
+    amounts, posted = np.zeros(N_AMOUNTS, np.int64), np.zeros(N_AMOUNTS, np.int64)
+    whole_step = np.zeros(N_AMOUNTS, np.int64)
+    for k in range(len(rest)):
+        left, right = steps.at_ms[k], steps.at_ms[k + 1]
+        n_active, arrived = _turn(holders, active, n_active, arrived, left)
+        here = present[k] > 0
+        if not here and (n_active == 0 or role != HELD):
+            continue
+        if k == 0 or steps.part_ms[k] != steps.part_ms[k - 1]:
+            lines[:, :] = -1
+            lone_line = -1
+        whole_step[ENERGY], whole_step[IMPUTED], whole_step[BRIDGED] = rest[k], quality[0, k], quality[1, k]
+        whole_step[HELD_MS], whole_step[COVERED_MS] = right - left, quality[2, k]
+        whole_step[BUSY], whole_step[KNOWN_MS] = own[0, k], own[1, k]
+        whole = _weigh(holders, active, n_active, weight, busy, first_asset, k, role)
+        idle_here = _is_idle(role, assets.idle_w[asset], own[0, k], own[1, k], rest[k], right - left, idle_ppm, here)
+        posted[:] = 0
+        upto = 0
+        for i in range(n_active + 1):
+            if i == n_active and n_active > 0 and (upto == whole or not here):
+                break
+            if i < n_active:
+                upto += weight[i]
+            part = upto / whole if i < n_active and upto < whole else 1.0
+            for f in range(N_AMOUNTS):
+                now = whole_step[f] if part == 1.0 else int(whole_step[f] * part)
+                amounts[f] = now - posted[f]
+                posted[f] = now
+            if i < n_active:
+                holder = active[i]
+                idle = _idles(idle_here, holders.activity[holder] - first_asset, busy, k, idle_ppm)
+                if holders.estimated[holder]:
+                    amounts[ESTIMATED] = amounts[ENERGY]
+                line = lines[holder, idle]
+                if line < 0:
+                    account = HELD_IDLE if idle else JOB
+                    line = _line(u, asset, steps.slot[k], account, holders.job[holder], steps.part_ms[k], out)
+                    lines[holder, idle] = line
+            else:
+                if lone_line < 0:
+                    lone_line = _line(u, asset, steps.slot[k], alone, -1, steps.part_ms[k], out)
+                line = lone_line
+            if line < 0:
+                return False
+            for f in range(N_AMOUNTS):
+                out.amounts[line, f] += amounts[f]
+            if rest[k] != 0:
+                for s in range(len(valued)):
+                    out.valued[line, s] += valued[s, k] * (amounts[ENERGY] / rest[k])
+    return True
+
+
+@njit
+def _turn(holders: Allocations, active: Int64s, n_active: int, arrived: int, now_ms: int) -> tuple[int, int]:
+    """Let go who ended by now and take in who has started; return how many are active and how many have arrived."""
+    kept = 0
+    for i in range(n_active):
+        if holders.end_ms[active[i]] > now_ms:
+            active[kept] = active[i]
+            kept += 1
+    while arrived < len(holders.job) and holders.start_ms[arrived] <= now_ms:
+        if holders.end_ms[arrived] > now_ms:
+            active[kept] = arrived
+            kept += 1
+        arrived += 1
+    return kept, arrived
+
+
+@njit
+def _weigh(
+    allocs: Allocations,
+    active: Int64s,
+    n_active: int,
+    weight: Int64s,
+    busy: Int64s,
+    first_asset: int,
+    k: int,
+    role: int,
+) -> int:
+    """Weigh the holders of an asset in one step; return what the whole asset weighs.
+
+    A device's holders divide it among themselves by share × activity where every holder's activity is known and not all
+    are zero, else by share. The part of a node that nobody holds stays idle, and so does a device's where only the
+    count of devices is known.
+    """
+    total, active_total, floor = 0, 0, 0
+    all_known = True
+    for i in range(n_active):
+        weight[i] = allocs.share_ppm[active[i]]
+        total += weight[i]
+        if role == SHARED or allocs.estimated[active[i]]:
+            floor = PPM
+        activity = allocs.activity[active[i]]
+        if activity < 0 or busy[1, activity - first_asset, k] == 0:
+            all_known = False
+        else:
+            active_total += weight[i] * (busy[0, activity - first_asset, k] // busy[1, activity - first_asset, k])
+    if n_active > 1 and all_known and active_total > 0 and floor == 0:
+        for i in range(n_active):
+            activity = allocs.activity[active[i]] - first_asset
+            weight[i] *= busy[0, activity, k] // busy[1, activity, k]
+        return active_total
+    if total == 0:
+        for i in range(n_active):
+            weight[i] = 1
+        total = n_active
+    return max(total, floor)
+
+
+@njit
+def _is_idle(
+    role: int, idle_w: float, busy: int, known_ms: int, energy: int, step_ms: int, idle_ppm: int, here: bool
+) -> bool:
+    """Return whether a held device does not work in a step: by its utilisation, else by its idle power."""
+    if role != HELD:
+        return False
+    if known_ms > 0:
+        return busy < idle_ppm * known_ms
+    return here and idle_w > 0.0 and energy <= idle_w * step_ms
+
+
+@njit
+def _idles(device_idles: bool, activity: int, busy: Int64s, k: int, idle_ppm: int) -> int:
+    """Return 1 if a holder idles: its own instance's activity decides where it is known, else the device's."""
+    if activity >= 0 and busy[1, activity, k] > 0:
+        return 1 if busy[0, activity, k] < idle_ppm * busy[1, activity, k] else 0
+    return 1 if device_idles else 0

@@ -1,0 +1,207 @@
+"""Who is where: a site's assets, meters and allocations as the arrays that the kernel reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from wattkeeper.core.assets import OVERHEAD_KINDS, QUANTITIES, Asset, AssetTree, Meter, natural
+from wattkeeper.core.counter import MARGIN
+from wattkeeper.core.units import PPM
+from wattkeeper.ledger import kernel
+
+Int64s = NDArray[np.int64]
+
+FOREVER_MS = 2**62
+"""End of an allocation that still runs."""
+
+UPPER_KINDS = frozenset({"site", "hall", "rack"})
+
+_SHARED_KINDS = frozenset({"node", "cpu", "dram", "device"})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A site's units in natural order, each with its assets (root first) and meters.
+
+    assets, meters, units: what each code stands for. unit_asset0, unit_meter0: (u + 1,) where each unit begins.
+    role, parent, idle_w: (a,) as in kernel.Assets, with codes of the site. meter_asset: (m,) asset of each meter.
+    """
+
+    site: str
+    tree: AssetTree
+    units: tuple[str, ...]
+    assets: tuple[Asset, ...]
+    meters: tuple[Meter, ...]
+    unit_asset0: Int64s
+    unit_meter0: Int64s
+    role: Int64s
+    parent: Int64s
+    idle_w: NDArray[np.float64]
+    meter_asset: Int64s
+
+    @cached_property
+    def asset_code(self) -> dict[str, int]:
+        """Asset id → code."""
+        return {a.id: i for i, a in enumerate(self.assets)}
+
+    @cached_property
+    def unit_code(self) -> dict[str, int]:
+        """Unit id → code."""
+        return {u: i for i, u in enumerate(self.units)}
+
+    @cached_property
+    def static(self) -> dict[str, Int64s]:
+        """The columns of kernel.Meters that do not change from day to day."""
+        ceilings_w = np.array([self.tree[m.asset].ceiling_w for m in self.meters])
+        return {
+            "quantity": np.array([_quantity(m) for m in self.meters], np.int64),
+            "max_gap_ms": np.array([m.max_gap_ms for m in self.meters], np.int64),
+            "bound_w": np.ceil(ceilings_w * MARGIN).astype(np.int64),
+            "wrap_mj": np.array([m.wrap_mj for m in self.meters], np.int64),
+            "interval_ms": np.array([m.interval_ms for m in self.meters], np.int64),
+        }
+
+
+def lay_out(tree: AssetTree, meters: list[Meter], site: str) -> Layout:
+    """Return the layout of one site; meters on assets the tree does not have are left out."""
+    by_unit: dict[str, list[Asset]] = {}
+    for asset in tree.walk(site):
+        by_unit.setdefault(tree.unit_of(asset.id), []).append(asset)
+    units = sorted(by_unit, key=natural)
+    assets = [a for u in units for a in by_unit[u]]
+    code = {a.id: i for i, a in enumerate(assets)}
+    unit_rank = {u: i for i, u in enumerate(units)}
+    mine = [m for m in meters if m.asset in code]
+    mine.sort(key=lambda m: (unit_rank[tree.unit_of(m.asset)], code[m.asset], m.id))
+    unit_of_meter = np.array([unit_rank[tree.unit_of(m.asset)] for m in mine], np.int64)
+    sizes = [len(by_unit[u]) for u in units]
+    return Layout(
+        site=site,
+        tree=tree,
+        units=tuple(units),
+        assets=tuple(assets),
+        meters=tuple(mine),
+        unit_asset0=np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))),
+        unit_meter0=np.searchsorted(unit_of_meter, np.arange(len(units) + 1)).astype(np.int64),
+        role=np.array([_role(a) for a in assets], np.int64),
+        parent=np.array([_parent(tree, code, a) for a in assets], np.int64),
+        idle_w=np.array([a.idle_power_w or 0.0 for a in assets]),
+        meter_asset=np.array([code[m.asset] for m in mine], np.int64),
+    )
+
+
+def _role(asset: Asset) -> int:
+    if asset.kind == "gpu":
+        return kernel.HELD
+    if asset.kind == "mig":
+        return kernel.ACTIVITY
+    if asset.kind in _SHARED_KINDS:
+        return kernel.SHARED
+    return kernel.OVERHEAD_ROLE if asset.kind in OVERHEAD_KINDS else kernel.UPPER
+
+
+def _parent(tree: AssetTree, code: dict[str, int], asset: Asset) -> int:
+    """Return the code of what contains an asset, within its unit; −1 for the unit's root."""
+    if tree.unit_of(asset.id) == asset.id or asset.parent is None:
+        return -1
+    return code[asset.parent]
+
+
+def _quantity(meter: Meter) -> int:
+    order = {"energy_counter": kernel.COUNTER, "energy_interval": kernel.INTERVAL, "power": kernel.POWER}
+    return order.get(meter.quantity, kernel.UTILISATION)
+
+
+def primary(layout: Layout, rows: Int64s) -> Int64s:
+    """Return which meters the books use on a day: (m,) 0 or 1.
+
+    rows: (m,) readings each meter has that day or just around it. On each asset the best source with readings wins: by
+    rank, then counter before interval before power, then the most readings, then name; all meters of that source and
+    quantity are used.
+    """
+    chosen = np.zeros(len(layout.meters), np.int64)
+    groups: dict[int, dict[tuple[str, str], list[int]]] = {}
+    for i, meter in enumerate(layout.meters):
+        if meter.quantity != "utilisation" and rows[i] > 0:
+            groups.setdefault(int(layout.meter_asset[i]), {}).setdefault((meter.source, meter.quantity), []).append(i)
+    for sources in groups.values():
+        best = min(sources, key=lambda k: _preference(layout, sources[k], rows, k))
+        chosen[sources[best]] = 1
+    return chosen
+
+
+def _preference(layout: Layout, members: list[int], rows: Int64s, key: tuple[str, str]) -> tuple[int, int, int, str]:
+    rank = min(layout.meters[i].rank for i in members)
+    return rank, QUANTITIES.index(key[1]), -int(rows[members].sum()), key[0]
+
+
+def allocation_arrays(
+    layout: Layout, allocations: pl.DataFrame, job_ids: pl.Series
+) -> tuple[kernel.Allocations, Int64s, int]:
+    """Return a site's allocations sorted for the kernel, where each unit's begin (u + 1,), and how many fit no asset.
+
+    allocations: the ALLOCATIONS table as received. job_ids: sorted ids; a job's code is its place there.
+    Of rows for one job, asset and start, the latest end wins: a job that was running has ended since.
+    Where a job's GPUs on a node are known exactly, rows split by count are dropped. Where a job holds GPUs of a node and
+    has no row for the node itself, it is given the node in proportion to its GPUs.
+    """
+    places = _places(layout)
+    found = allocations.join(places, on="asset", how="inner")
+    strangers = allocations.height - found.height
+    if found["estimated"].any():
+        exact = found.filter(~pl.col("estimated") & pl.col("kind").is_in(["gpu", "mig"])).select("job_id", "unit")
+        guesses = found.filter("estimated").join(exact.unique(), on=["job_id", "unit"], how="anti")
+        found = pl.concat([found.filter(~pl.col("estimated")), guesses])
+    found = pl.concat([found, _implied_nodes(layout, found, places)])
+    codes = pl.DataFrame({"job_id": job_ids}).with_row_index("job")
+    rows = (
+        found.join(codes, on="job_id", how="inner")
+        .with_columns(pl.when(pl.col("kind") == "mig").then(pl.col("code")).otherwise(-1).alias("activity"))
+        .group_by("device", "start_ms", "job", "activity")
+        .agg(pl.col("end_ms").max(), pl.col("share").max(), pl.col("estimated").all())
+        .with_columns(pl.col("end_ms").fill_null(FOREVER_MS))
+        .filter(pl.col("end_ms") > pl.col("start_ms"))
+        .sort("device", "start_ms", "end_ms", "job", "activity")
+        .with_columns((pl.col("share") * PPM).round().alias("share_ppm"))
+        .rename({"device": "asset"})
+    )
+    columns = {c: rows[c].cast(pl.Int64).to_numpy() for c in kernel.Allocations._fields}
+    starts = np.searchsorted(columns["asset"], layout.unit_asset0).astype(np.int64)
+    return kernel.Allocations(**columns), starts, strangers
+
+
+def _places(layout: Layout) -> pl.DataFrame:
+    """Return for each asset its code, kind, unit, and the code of the device it is a part of."""
+    code = layout.asset_code
+    return pl.DataFrame(
+        {
+            "asset": list(code),
+            "code": list(code.values()),
+            "kind": [a.kind for a in layout.assets],
+            "unit": [layout.tree.unit_of(a) for a in code],
+            "device": [code[a.parent] if a.kind == "mig" and a.parent else i for i, a in enumerate(layout.assets)],
+        },
+        schema={"asset": pl.String, "code": pl.Int64, "kind": pl.String, "unit": pl.String, "device": pl.Int64},
+    )
+
+
+def _implied_nodes(layout: Layout, found: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """Return rows that give a job its part of a node where it holds only GPUs there and the node's rest is measured."""
+    shared = {layout.tree.unit_of(m.asset) for m in layout.meters if layout.tree[m.asset].kind in _SHARED_KINDS}
+    gpus = places.filter(pl.col("kind") == "gpu").group_by("unit").agg(pl.len().alias("gpus"))
+    named = found.filter(pl.col("kind") == "node").select("job_id", "unit").unique()
+    roots = places.filter((pl.col("asset") == pl.col("unit")) & (pl.col("kind") == "node"))
+    return (
+        found.filter(pl.col("kind").is_in(["gpu", "mig"]) & pl.col("unit").is_in(list(shared)))
+        .join(named, on=["job_id", "unit"], how="anti")
+        .join(gpus, on="unit")
+        .group_by("job_id", "unit", "start_ms", "end_ms")
+        .agg((pl.col("share") / pl.col("gpus")).sum().clip(0.0, 1.0), pl.col("estimated").any())
+        .join(roots.select("unit", "asset", "code", "kind", "device"), on="unit")
+        .select(found.columns)
+    )
