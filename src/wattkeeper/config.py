@@ -125,7 +125,9 @@ class CsvConfig(_Table):
     parent: str = Field(
         "", description="Readings only: parent of assets met for the first time, filled in as asset is."
     )
-    signal: str = Field("", description="Signals only: signal id for a file that has no signal column.")
+    signal: str = Field(
+        "", description="Signals only: signal id for a file that has no signal column; {header} is filled in."
+    )
     signal_kind: Literal["", "intensity", "price", "water", "pue"] = Field(
         "", description="Signals only. Default: the part of the signal id before its colon."
     )

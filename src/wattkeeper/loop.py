@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.config import SiteConfig
 from wattkeeper.core import counter
-from wattkeeper.core.clock import day_start_ms, hour_edges_ms, next_day
+from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day
 from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import Reject, SignalInfo, Source
 from wattkeeper.core.schema import FINDINGS, METER_HOURS, POSTINGS
@@ -143,7 +143,7 @@ class _SiteRun:
 
     def _days_to_look_at(self, everything: bool, progress: Progress) -> list[str]:
         """Return the days to look at, compacted, with those before and after that share a step with them."""
-        span = _days(min(self.files), max(self.files))
+        span = _days(self._reach_back(min(self.files)), max(self.files))
         stale = set(span) if everything else set(self.book.state.stale_days(self.site.id)) & set(span)
         for at, day in enumerate(sorted(stale & set(self.files))):
             progress("days sorted", at + 1, len(stale))
@@ -153,6 +153,11 @@ class _SiteRun:
         if len(stale) == len(span):
             return span
         return sorted(stale | {d for day in stale & set(self.files) for d in self._neighbours(day, span)})
+
+    def _reach_back(self, day: str) -> str:
+        """Return the first day that an interval stamped on a day may cover."""
+        longest_ms = max((m.interval_ms for m in self.layout.meters), default=0)
+        return day_of(day_start_ms(day, self.site.timezone) - longest_ms, self.site.timezone)
 
     def _neighbours(self, day: str, span: list[str]) -> Iterator[str]:
         """Yield the days around one that a step of its meters reaches into."""
@@ -164,6 +169,8 @@ class _SiteRun:
                 yield other
                 if other in self.files:
                     missing -= set(self._index(other).meters)
+                if other < day and other > self._reach_back(day):
+                    continue
                 if not missing or not self._reaches(missing, other, before=other < day):
                     break
 
@@ -209,13 +216,15 @@ class _SiteRun:
         edges = Edges.none(len(self.layout.meters))
         for before in (True, False):
             others = sorted((d for d in self.files if (d < day if before else d > day)), reverse=before)
-            count = edges.back_n if before else edges.ahead_n
+            count, width = (
+                (edges.back_n, counter.LOOK_BACK) if before else (edges.ahead_n, counter.LOOK_AHEAD)
+            )
             for other in others:
                 index, codes = self._per_meter(other)
-                rows = np.flatnonzero((codes >= 0) & (count[codes] == 0))
+                rows = np.flatnonzero((codes >= 0) & (count[codes] < width))
                 if index is not None and len(rows):
                     _fill(edges, index, rows, codes[rows], before=before)
-                if count.all():
+                if (count == width).all():
                     break
         return edges
 
@@ -446,15 +455,23 @@ def _gather_null(names: pl.Series, at: Int64s) -> pl.Series:
 
 
 def _fill(edges: Edges, index: DayIndex, rows: Int64s, codes: Int64s, *, before: bool) -> None:
-    """Copy the last (before) or first readings of some meters of a day into the edges, packed to the left."""
+    """Add the last (before) or first readings of some meters of a day to the edges, packed to the left in time order."""
     width = counter.LOOK_BACK if before else counter.LOOK_AHEAD
-    taken = np.minimum(index.rows[rows], width)
+    count = edges.back_n if before else edges.ahead_n
     source = (index.last_ms, index.last_value) if before else (index.first_ms, index.first_value)
     into = (edges.back_ms, edges.back_value) if before else (edges.ahead_ms, edges.ahead_value)
-    place = np.arange(width)[None, :] + (width - taken[:, None] if before else 0)
+    taken = np.minimum(index.rows[rows], width - count[codes])
+    # place of each new row: older readings come first, so those before push what is there to the right
+    place = np.arange(width)[None, :]
     for column, target in zip(source, into, strict=True):
-        target[codes] = np.take_along_axis(column[rows], np.minimum(place, width - 1), axis=1)
-    (edges.back_n if before else edges.ahead_n)[codes] = taken
+        old, new = target[codes], column[rows]
+        first, second = (new, old) if before else (old, new)
+        n_first = (taken if before else count[codes])[:, None]
+        skip = width - n_first if before else 0
+        left = np.take_along_axis(first, np.minimum(place + skip, width - 1), axis=1)
+        right = np.take_along_axis(second, np.maximum(place - n_first, 0), axis=1)
+        target[codes] = np.where(place < n_first, left, right)
+    count[codes] += taken
 
 
 def _days(first: str, last: str) -> list[str]:

@@ -121,7 +121,7 @@ def repair(
         if rise < 0 and wrap_mj > 0 and 0 <= rise + wrap_mj <= bound:
             code, energy = WRAP, rise + wrap_mj
         elif rise < 0 or rise > bound:
-            nxt = _back_in_line(time_ms, value, n, p, i, bound_w, odd, which, n_odd)
+            nxt = _back_in_line(time_ms, value, n, i, max_gap_ms, bound_w)
             if nxt > i:
                 code, energy = GLITCH, value[nxt] - value[p]
             else:
@@ -129,12 +129,12 @@ def repair(
         begin_ms = time_ms[p]
         step_ms = time_ms[nxt] - begin_ms
         lift = energy - (value[nxt] - value[p])
-        # settle the stretch since the last change: shift it to its place and lift it by the offset
-        _move(time_ms, value, since, i, dropped, offset)
-        dropped += nxt - i
-        offset += lift
-        since = nxt
-        done = nxt + 1
+        if code != GAP:  # settle the stretch since the last change: shift it to its place and lift it by the offset
+            _move(time_ms, value, since, i, dropped, offset)
+            dropped += nxt - i
+            offset += lift
+            since = nxt
+            done = nxt + 1
         if code == RESET or step_ms > max_gap_ms:
             marks[n_marks, 0] = begin_ms
             marks[n_marks, 1] = time_ms[nxt]
@@ -157,20 +157,22 @@ def _move(time_ms: Int64s, value: Int64s, start: int, stop: int, back: int, lift
 
 
 @njit
-def _back_in_line(
-    time_ms: Int64s, value: Int64s, n: int, p: int, i: int, bound_w: int, odd: Int64s, which: int, n_odd: int
-) -> int:
-    """Return the reading that goes on from reading p after a glitch at i; i itself when there is none."""
-    dip = value[i] == 0 or _DIP * value[p] <= value[i] < value[p]
+def _back_in_line(time_ms: Int64s, value: Int64s, n: int, i: int, max_gap_ms: int, bound_w: int) -> int:
+    """Return the reading that goes on from the one before i after a glitch at i; i itself when there is none.
+
+    A zero is a failed read, and a small fall without a silence is a late reading, when one of the next few goes on; any
+    other glitch has to end in a step as odd as the one it began with.
+    """
+    p = i - 1
+    late = _DIP * value[p] <= value[i] < value[p] and time_ms[i] - time_ms[p] <= max_gap_ms
+    dip = value[i] == 0 or late
     for j in range(i + 1, min(i + 1 + _MAX_GLITCH, n)):
         rise = value[j] - value[p]
         if rise < 0 or (bound_w > 0 and rise > bound_w * (time_ms[j] - time_ms[p])):
             continue
-        if dip:
+        last_rise = value[j] - value[j - 1]
+        if dip or last_rise < 0 or (bound_w > 0 and last_rise > bound_w * (time_ms[j] - time_ms[j - 1])):
             return j
-        for k in range(which + 1, min(which + 1 + _MAX_GLITCH, n_odd)):
-            if odd[k] == j:
-                return j
     return i
 
 

@@ -24,9 +24,7 @@ def read_assets(table: Table) -> Iterator[Intake]:
         for cells in batch.cells.iter_rows(named=True):
             row = cells.pop("row")
             try:
-                asset = _asset(cells, table.layout.decimal)
-                if asset.id in seen:
-                    raise ConfigError(f"asset '{asset.id}' stands already in row {seen[asset.id]}")
+                asset = _asset(cells, table.layout.decimal, seen)
             except ConfigError as error:
                 text = ", ".join("" if cell is None else str(cell) for cell in cells.values())
                 intake.rejects.append(Reject(str(table.path), row, str(error), text))
@@ -36,13 +34,15 @@ def read_assets(table: Table) -> Iterator[Intake]:
         yield intake
 
 
-def _asset(cells: dict[str, Any], decimal: str) -> Asset:
+def _asset(cells: dict[str, Any], decimal: str, seen: dict[str, int]) -> Asset:
     """Return one asset; what its row leaves empty takes the default. Raises ConfigError saying what is wrong."""
     given = {name: cell for name, cell in cells.items() if cell is not None}
     for name in ("id", "kind"):
         if name not in given:
             raise ConfigError(f"{name} is missing")
-    facts = {name: _number(name, cell, decimal) if name in NUMBERS else str(cell) for name, cell in given.items()}
+    if str(given["id"]) in seen:
+        raise ConfigError(f"asset '{given['id']}' stands already in row {seen[str(given['id'])]}")
+    facts: dict[str, Any] = {n: _number(n, c, decimal) if n in NUMBERS else str(c) for n, c in given.items()}
     return Asset(**facts)
 
 

@@ -12,6 +12,7 @@ from wattkeeper.core.roles import Intake
 from wattkeeper.core.schema import ALLOCATIONS, JOBS, Column, TableSpec
 from wattkeeper.integrations.csvfile.link import Batch
 from wattkeeper.integrations.csvfile.numbers import read_reals
+from wattkeeper.integrations.csvfile.reasons import first, where_sound, why
 from wattkeeper.integrations.csvfile.table import Table
 
 DEFAULTS: dict[str, Any] = {"share": 1.0, "estimated": False}
@@ -36,22 +37,17 @@ class Rows:
             yield self._intake(batch, {n: c for n, c in names.items() if n in wanted}, wanted)
 
     def _intake(self, batch: Batch, names: dict[str, Column], wanted: dict[str, int]) -> Intake:
-        cells = batch.cells
-        read = {n: self._column(cells[n], n, c, wanted[n]) for n, c in names.items()}
+        read = {n: self._column(batch.cells[n], n, c, wanted[n]) for n, c in names.items()}
         rows = pl.DataFrame({names[n].name: frame["value"] for n, frame in read.items()})
         if "end" in read:
-            rows = rows.with_columns(_after_start(rows, read["end"]["later_ms"]))
-        reasons = [frame["why"] for frame in read.values()]
-        if "end" in read:
-            reasons.append(_end_before_start(rows))
-        why = pl.select(why=pl.coalesce(reasons))["why"]
+            rows = rows.with_columns(end_after(rows["start_ms"], rows["end_ms"], read["end"]["later_ms"]))
         absent = [c for c in self.spec.columns if c.name not in rows.columns]
         rows = rows.with_columns(pl.lit(DEFAULTS.get(c.name), c.dtype).alias(c.name) for c in absent)
-        good = rows.filter(why.is_null()).select(self.spec.schema.names())
-        rejects = [*batch.rejects, *self.table.rejects(cells, why)]
-        if self.spec is JOBS:
-            return Intake(source=self.table.name, jobs=good, rejects=rejects)
-        return Intake(source=self.table.name, allocations=good, rejects=rejects)
+        backwards = rows.select(why([(pl.col("end_ms") < pl.col("start_ms"), "end lies before start")]))["why"]
+        reason = first(*(frame["why"] for frame in read.values()), backwards)
+        intake = Intake(self.table.name, rejects=[*batch.rejects, *self.table.rejects(batch.cells, reason)])
+        setattr(intake, self.spec.name, rows.filter(reason.is_null()).select(self.spec.schema.names()))
+        return intake
 
     def _column(self, cells: pl.Series, name: str, column: Column, place: int) -> pl.DataFrame:
         """Return value, later_ms for times, and why; an empty cell is null where the table allows it."""
@@ -60,7 +56,7 @@ class Rows:
         elif column.dtype == pl.Boolean:
             read = _booleans(cells, name)
         elif column.dtype == pl.String:
-            read = pl.DataFrame({"value": cells.cast(pl.String), "why": pl.repeat(None, len(cells), dtype=pl.String, eager=True)})
+            read = pl.select(cells.cast(pl.String).alias("value"), why=pl.lit(None, pl.String))
         else:
             read = _amounts(cells, name, column, self.table.layout.decimal)
         blank = None if column.nullable else f"{name} is missing"
@@ -77,31 +73,26 @@ def read_allocations(table: Table) -> Iterator[Intake]:
     return Rows(table, ALLOCATIONS).read()
 
 
+def end_after(start_ms: pl.Series, end_ms: pl.Series, later_ms: pl.Series) -> pl.Series:
+    """Return ends, moved to the second of two equal clock times where the first lies before the start."""
+    late = (end_ms < start_ms) & later_ms.is_not_null()
+    return pl.select(end_ms=pl.when(late).then(later_ms).otherwise(end_ms))["end_ms"]
+
+
 def _amounts(cells: pl.Series, name: str, column: Column, decimal: str) -> pl.DataFrame:
     """Read a column of counts or reals; none of ours may be negative, and a share is at most 1."""
     value = pl.col("value")
-    why = pl.when(value < 0).then(pl.lit(f"{name} is negative"))
-    if column.dtype == pl.Int64:
-        why = why.when(value != value.floor()).then(pl.lit(f"{name} is not a whole number"))
-    if name == "share":
-        why = pl.when(~value.is_between(0, 1)).then(pl.lit("share lies outside 0 to 1"))
-    read = read_reals(cells, what=name, decimal=decimal)
-    checked = read.with_columns(why=pl.coalesce("why", why))
-    return checked.with_columns(pl.when(pl.col("why").is_null()).then(value).cast(column.dtype))
+    broken = value != value.floor() if column.dtype == pl.Int64 else pl.lit(value=False)
+    read = where_sound(
+        read_reals(cells, what=name, decimal=decimal),
+        (~value.is_between(0, 1) if name == "share" else pl.lit(value=False), f"{name} lies outside 0 to 1"),
+        (value < 0, f"{name} is negative"),
+        (broken, f"{name} is not a whole number"),
+    )
+    return read.with_columns(value.cast(column.dtype))
 
 
 def _booleans(cells: pl.Series, name: str) -> pl.DataFrame:
-    text = cells.cast(pl.String).str.to_lowercase().to_frame("text")
-    known = pl.when(pl.col("text").is_in(TRUE)).then(True).when(pl.col("text").is_in(FALSE)).then(False)
-    bad = pl.when(pl.col("value").is_null()).then(pl.lit(f"{name} is neither true nor false"))
-    return text.select(value=known).with_columns(why=bad)
-
-
-def _after_start(rows: pl.DataFrame, later_ms: pl.Series) -> pl.Expr:
-    """Return end_ms, moved to the second of two equal clock times where the first lies before the start."""
-    return pl.when((pl.col("end_ms") < pl.col("start_ms")) & later_ms.is_not_null()).then(later_ms).otherwise("end_ms").alias("end_ms")
-
-
-def _end_before_start(rows: pl.DataFrame) -> pl.Series:
-    early = pl.col("end_ms") < pl.col("start_ms")
-    return rows.select(why=pl.when(early).then(pl.lit("end lies before start")))["why"]
+    text = cells.cast(pl.String).str.to_lowercase()
+    known = pl.when(text.is_in(TRUE)).then(pl.lit(value=True)).when(text.is_in(FALSE)).then(pl.lit(value=False))
+    return pl.select(value=known).with_columns(why([(pl.col("value").is_null(), f"{name} is neither true nor false")]))

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import polars as pl
 import pyarrow as pa
@@ -149,7 +149,7 @@ class CsvSheet:
         """Yield whole lines, about BLOCK_BYTES at a time, with the number of the first."""
         number, rest = 1, b""
         try:
-            with self._stream() as stream:
+            with (gzip.open if self._zipped else open)(self._path, "rb") as stream:
                 while chunk := stream.read(BLOCK_BYTES):
                     body, newline, rest = (rest + chunk).rpartition(b"\n")
                     if newline:
@@ -171,9 +171,6 @@ class CsvSheet:
             if b"\0" in body[:1000]:
                 raise ImportFileError(f"{self._path} is not UTF-8 text. Save it as CSV in UTF-8.")
         return body.decode("utf-8", "replace")
-
-    def _stream(self) -> IO[bytes]:
-        return gzip.open(self._path) if self._zipped else self._path.open("rb")
 
 
 def _fields(line: str, separator: str) -> list[str] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,10 +15,11 @@ from wattkeeper.core.schema import READINGS
 from wattkeeper.core.units import PPM, UNITS_OF_QUANTITY
 from wattkeeper.integrations.csvfile.link import Batch
 from wattkeeper.integrations.csvfile.numbers import read_integers
+from wattkeeper.integrations.csvfile.reasons import first, where_sound, why
 from wattkeeper.integrations.csvfile.table import Table
+from wattkeeper.integrations.csvfile.templates import column, fields, filled
 from wattkeeper.integrations.csvfile.times import settle
 
-_FIELD = re.compile(r"\{([^{}]*)\}")
 _PARTS = ("meter", "asset", "parent")
 
 
@@ -65,10 +65,10 @@ class Readings:
         by_unit = layout.quantity and not layout.wide and (not layout.unit or "unit" in layout.columns)
         wanted = table.find(required, ["unit"] if by_unit else [])
         if "meter" in wanted:
-            wanted["{meter}"] = wanted.pop("meter")
-        for name in _FIELD.findall(" ".join(templates.values())):
+            wanted[column("meter")] = wanted.pop("meter")
+        for name in fields(*templates.values()):
             if name != "meter" and not (name == "column" and layout.wide):
-                wanted[f"{{{name}}}"] = table.place(name)
+                wanted[column(name)] = table.place(name)
         if layout.wide:
             wanted.update(self._meter_columns(set(wanted.values())))
         return wanted
@@ -84,31 +84,28 @@ class Readings:
         cells = batch.cells
         times = self.table.times(cells["time"], "time", wanted["time"])
         values = self._values(cells)
-        nameless = pl.lit(None, pl.String)
-        if "{meter}" in cells.columns:
-            nameless = pl.when(cells["{meter}"].is_null()).then(pl.lit("meter is missing"))
-        why = pl.select(why=pl.coalesce(times["why"], values["why"], nameless))["why"]
-        rows = cells.select("row", pl.col(r"^\{.*\}$").cast(pl.String)).with_columns(
-            times["time_ms"], times["later_ms"], values["value"]
-        )
-        return rows.filter(why.is_null()), self.table.rejects(cells, why)
+        reason = first(times["why"], values["why"], _nameless(cells))
+        rows = cells.select("row", pl.col(_fields_in(cells)).cast(pl.String))
+        rows = rows.with_columns(times["time_ms"], times["later_ms"], values["value"])
+        return rows.filter(reason.is_null()), self.table.rejects(cells, reason)
 
     def _wide(self, batch: Batch, wanted: dict[str, int]) -> tuple[pl.DataFrame, list[Reject]]:
         """Turn columns into rows. An empty cell is no reading and no fault: that meter was not read then."""
         cells = batch.cells
         meters = [name for name in wanted if name.startswith("=")]
         times = self.table.times(cells["time"], "time", wanted["time"])
-        rejects = self.table.rejects(cells.select("row", "time"), times["why"])
+        asked = _fields_in(cells)
+        reason = first(times["why"], _nameless(cells))
+        rejects = self.table.rejects(cells.select("row", "time", *asked), reason)
         if len({cells.schema[m] for m in meters}) > 1:
             cells = cells.with_columns(pl.col(meters).cast(pl.String))
-        kept = cells.with_columns(times["time_ms"], times["later_ms"]).filter(times["why"].is_null())
-        index = ["row", "time_ms", "later_ms", *(c for c in kept.columns if c.startswith("{"))]
+        kept = cells.with_columns(times["time_ms"], times["later_ms"]).filter(reason.is_null())
+        index = ["row", "time_ms", "later_ms", *asked]
         rows = kept.unpivot(meters, index=index, variable_name="{column}", value_name="value")
         rows = rows.filter(pl.col("value").is_not_null()).with_columns(pl.col("{column}").str.slice(1))
         values = self._values(rows)
-        reason = pl.format("{}: {}", rows["{column}"], values["why"])
-        named = pl.select(why=pl.when(values["why"].is_not_null()).then(reason))["why"]
-        rejects += self.table.rejects(rows.select("row", "value"), named)
+        reason = pl.select(why=rows["{column}"] + ": " + values["why"])["why"]
+        rejects += self.table.rejects(rows.select("row", "value"), reason)
         return rows.with_columns(values["value"]).filter(values["why"].is_null()), rejects
 
     def _values(self, cells: pl.DataFrame) -> pl.DataFrame:
@@ -132,9 +129,7 @@ class Readings:
         values = read_integers(cells, what="value", factor=factor, decimal=layout.decimal)
         if layout.quantity != "utilisation":
             return values
-        over = pl.when(pl.col("value") > PPM).then(pl.lit("value is a utilisation above 100 %"))
-        checked = values.with_columns(why=pl.coalesce("why", over))
-        return checked.with_columns(pl.when(pl.col("why").is_null()).then("value"))
+        return where_sound(values, (pl.col("value") > PPM, "value is a utilisation above 100 %"))
 
     def _without_doubt(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return the rows whose instant is known and hold back the others."""
@@ -175,17 +170,19 @@ class Readings:
         )
 
 
+def _fields_in(cells: pl.DataFrame) -> list[str]:
+    """Return the columns that templates ask for."""
+    return [name for name in cells.columns if name.startswith("{")]
+
+
+def _nameless(cells: pl.DataFrame) -> pl.Series:
+    """Return the reason of rows that leave a column of a template empty."""
+    faults = ((pl.col(name).is_null(), f"{name[1:-1]} is missing") for name in _fields_in(cells))
+    return cells.select(pl.repeat(None, pl.len(), dtype=pl.String).alias("none"), why(faults))["why"]
+
+
 def _named(rows: pl.DataFrame, templates: dict[str, str]) -> pl.DataFrame:
     """Add the columns meter, asset and parent."""
-    for part, template in templates.items():
-        rows = rows.with_columns(_filled(template).alias(part))
-        if part == "meter":
-            rows = rows.with_columns(pl.col("meter").alias("{meter}"))
-    return rows
-
-
-def _filled(template: str) -> pl.Expr:
-    """Return a text with its {fields} taken from the columns of the same name, braces included."""
-    pieces = _FIELD.split(template)
-    parts = [pl.col(f"{{{piece}}}") if place % 2 else pl.lit(piece) for place, piece in enumerate(pieces)]
-    return pl.concat_str(*parts, ignore_nulls=True)
+    rows = rows.with_columns(filled(templates["meter"]).alias("meter"))
+    rows = rows.with_columns(pl.col("meter").alias(column("meter")))
+    return rows.with_columns(filled(templates[part]).alias(part) for part in ("asset", "parent"))

@@ -6,6 +6,8 @@ from decimal import Decimal
 
 import polars as pl
 
+from wattkeeper.integrations.csvfile.reasons import Fault, where_sound, why
+
 SENTINELS = (
     9223372036854775807, 9223372036854775792, 9223372036854775793, 9223372036854775794, 9223372036854775795,
     18446744073709551615, -9223372036854775808,  # 64 bits: the largest, the smallest, and DCGM's int64 blanks
@@ -31,21 +33,15 @@ def read_integers(cells: pl.Series, *, what: str, factor: Decimal = Decimal(1), 
     if not text.dtype.is_float():
         exact = (pl.when(fits & (real.abs() < 1e19)).then(pl.col("cell").cast(_EXACT, strict=False))) * factor
         product = pl.coalesce(exact.round(0, mode="half_to_even").cast(pl.Int64), product.cast(pl.Int64))
-    why = (
-        _unreadable(cells, text, real, what)
-        .when(real < 0)
-        .then(pl.lit(f"{what} is negative"))
-        .when(~fits)
-        .then(pl.lit(f"{what} is too large for its unit"))
-    )
-    return _with_reason(text, product.cast(pl.Int64, strict=False), why)
+    faults = [(real < 0, f"{what} is negative"), (~fits, f"{what} is too large for its unit")]
+    return _checked(text, product.cast(pl.Int64, strict=False), [*_unreadable(cells, text, real, what), *faults])
 
 
 def read_reals(cells: pl.Series, *, what: str, factor: float = 1.0, decimal: str = ".") -> pl.DataFrame:
     """Return one row per cell: value, cell × factor (float64), and why, as read_integers does."""
     text = _normal(cells, decimal)
     real = text.cast(pl.Float64, strict=False)
-    return _with_reason(text, pl.lit(real) * factor, _unreadable(cells, text, real, what))
+    return _checked(text, pl.lit(real) * factor, _unreadable(cells, text, real, what))
 
 
 def _normal(cells: pl.Series, decimal: str) -> pl.Series:
@@ -56,20 +52,15 @@ def _normal(cells: pl.Series, decimal: str) -> pl.Series:
     return text.str.replace(",", ".", literal=True) if decimal == "," else text
 
 
-def _unreadable(cells: pl.Series, text: pl.Series, real: pl.Series, what: str) -> pl.Expr:  # a chain still open
+def _unreadable(cells: pl.Series, text: pl.Series, real: pl.Series, what: str) -> list[Fault]:
     blank = text.cast(pl.String).is_in([str(s) for s in SENTINELS]) | real.is_in([float(s) for s in SENTINELS])
-    return (
-        pl.when(cells.is_null())
-        .then(pl.lit(f"{what} is missing"))
-        .when(real.is_null())
-        .then(pl.lit(f"{what} is not a number"))
-        .when(~real.is_finite())
-        .then(pl.lit(f"{what} is not finite"))
-        .when(blank)
-        .then(pl.lit(f"{what} is a sentinel: the instrument had no reading"))
-    )
+    return [
+        (cells.is_null(), f"{what} is missing"),
+        (real.is_null(), f"{what} is not a number"),
+        (~real.is_finite(), f"{what} is not finite"),
+        (blank, f"{what} is a sentinel: the instrument had no reading"),
+    ]
 
 
-def _with_reason(text: pl.Series, value: pl.Expr, why: pl.Expr) -> pl.DataFrame:
-    frame = text.to_frame().select(value.alias("value"), why.alias("why"))
-    return frame.with_columns(pl.when(pl.col("why").is_null()).then("value"))
+def _checked(text: pl.Series, value: pl.Expr, faults: list[Fault]) -> pl.DataFrame:
+    return where_sound(text.to_frame().select(value.alias("value"), why(faults)))

@@ -61,7 +61,7 @@ class Table:
         return read_times(
             cells,
             what=ours,
-            format=layout.time_format or in_ms,
+            layout=layout.time_format or in_ms,
             timezone=layout.timezone,
             shift_ms=layout.shift_ms,
         )
@@ -78,9 +78,8 @@ class Table:
     def lacks(self, column: str, cure: str) -> ImportFileError:
         """Return the fault of a missing column: what the file has and what to write."""
         has = ", ".join(self.sheet.columns)
-        return ImportFileError(
-            f"{self.path} has no column '{column}'. It has: {has}. Write {cure} under [csv.{self.name}] in the site file."
-        )
+        where = f"under [csv.{self.name}] in the site file"
+        return ImportFileError(f"{self.path} has no column '{column}'. It has: {has}. Write {cure} {where}.")
 
     def fault(self, what: str) -> ImportFileError:
         """Return the fault of a layout that cannot be used."""

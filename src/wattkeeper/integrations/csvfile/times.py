@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from wattkeeper.core.clock import zone
+from wattkeeper.integrations.csvfile.reasons import why
 
 EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
 """2000-01-01 and 2100-01-01: a time outside is a wrong unit or an unset clock."""
@@ -19,37 +20,34 @@ _ISO_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
 _RUN_MS = 43_200_000
 
 
-def read_times(cells: pl.Series, *, what: str, format: str, timezone: str, shift_ms: int = 0) -> pl.DataFrame:
+def read_times(cells: pl.Series, *, what: str, layout: str, timezone: str, shift_ms: int = 0) -> pl.DataFrame:
     """Return one row per cell: time_ms [ms UTC], later_ms and why.
 
-    what: name of the column in the reason. format: "" for ISO 8601, "s", "ms", "us" for epoch numbers, else strptime.
+    what: name of the column in the reason. layout: "" for ISO 8601, "s", "ms", "us" for epoch numbers, else strptime.
     later_ms: the second instant at which clocks showed the same, where a clock change makes a local time ambiguous;
     time_ms is the first. why: the reason where there is no time_ms, else null.
     """
     zone(timezone)
     if cells.dtype.is_temporal():
         times = _from_datetime(cells, timezone)
-    elif format in EPOCH_MS:
-        times = _from_epoch(cells, EPOCH_MS[format])
-    elif format:
-        clock = cells.cast(pl.String).str.to_datetime(format, strict=False, time_unit="us")
+    elif layout in EPOCH_MS:
+        times = _from_epoch(cells, EPOCH_MS[layout])
+    elif layout:
+        clock = cells.cast(pl.String).str.to_datetime(layout, strict=False, time_unit="us")
         times = _from_datetime(clock, timezone)
     else:
         times = _from_iso(cells.cast(pl.String), timezone)
-    named = f"a number of {format} since 1970" if format in EPOCH_MS else f"'{format}'" if format else "ISO 8601"
+    named = f"a number of {layout} since 1970" if layout in EPOCH_MS else f"'{layout}'" if layout else "ISO 8601"
     possible = pl.col("time_ms").is_between(EARLIEST_MS, LATEST_MS)
-    why = (
-        pl.when(cells.is_null())
-        .then(pl.lit(f"{what} is missing"))
-        .when("skipped")
-        .then(pl.lit(f"{what} does not exist in {timezone}: the clock is put forward over it"))
-        .when(pl.col("time_ms").is_null())
-        .then(pl.lit(f"{what} cannot be read as {named}"))
-        .when(~possible)
-        .then(pl.lit(f"{what} lies outside 2000 to 2100; is time_format right?"))
+    reason = why(
+        [
+            (cells.is_null(), f"{what} is missing"),
+            (pl.col("skipped"), f"{what} does not exist in {timezone}: the clock is put forward over it"),
+            (pl.col("time_ms").is_null(), f"{what} cannot be read as {named}"),
+            (~possible, f"{what} lies outside 2000 to 2100; is time_format right?"),
+        ]
     )
-    shifted = pl.when(possible).then(pl.col("time_ms", "later_ms") + shift_ms)
-    return times.select(shifted, why.alias("why"))
+    return times.select(pl.when(possible).then(pl.col("time_ms", "later_ms") + shift_ms), reason)
 
 
 def settle(rows: pl.DataFrame, series: str, *, rising: bool) -> pl.DataFrame:
@@ -113,8 +111,8 @@ def _localised(clock: pl.Series, timezone: str) -> pl.DataFrame:
     """Return the instants at which clocks in a zone showed these times."""
     if timezone == "UTC":
         return _without_doubt(clock.dt.epoch("us") // 1000)
-    both = ("earliest", "latest")
-    first, last = (clock.dt.replace_time_zone(timezone, ambiguous=one, non_existent="null") for one in both)
+    first = clock.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null")
+    last = clock.dt.replace_time_zone(timezone, ambiguous="latest", non_existent="null")
     times = pl.DataFrame({"time_ms": first.dt.epoch("us") // 1000, "last_ms": last.dt.epoch("us") // 1000})
     later = pl.when(pl.col("last_ms") > pl.col("time_ms")).then("last_ms")
     return times.select("time_ms", later.alias("later_ms"), skipped=first.is_null() & clock.is_not_null())
