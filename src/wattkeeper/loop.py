@@ -116,6 +116,7 @@ class _SiteRun:
         self.pue = signal_of(book, site, "pue")
         self.idle_ppm = round(book.site_file.policy.idle_utilisation * PPM)
         self.files = {day: files for (s, day), files in book.readings.days().items() if s == site.id}
+        self.stale = book.state.stale_spans(site.id)
         self._indexes: dict[str, DayIndex] = {}
         self._codes: dict[str, Int64s] = {}
 
@@ -127,24 +128,24 @@ class _SiteRun:
         if not days:
             return
         jobs, allocs, alloc0 = self._allocations(days)
-        made: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+        made: dict[str, dict[str, tuple[str, str]]] = {}
         with ThreadPoolExecutor(workers) as pool:
             for at, day in enumerate(self._started(days, jobs, allocs, alloc0, pool)):
                 progress("days", at + 1, len(days))
                 if day.todo:
                     self._finish(day, jobs)
-                    made[self.site.id, day.day] = day.digests
+                    made[day.day] = day.digests
         self.done.days += len(days)
         for table in (self.book.postings, self.book.meter_hours, self.book.findings):
             table.commit()
-        self.book.state.settle(made, [(self.site.id, d) for d in days])
+        self.book.state.settle(self.site.id, made, self.stale)
 
     # which days
 
     def _days_to_look_at(self, everything: bool, progress: Progress) -> list[str]:
         """Return the days to look at, compacted, with those before and after that share a step with them."""
         span = _days(self._reach_back(min(self.files)), max(self.files))
-        stale = set(span) if everything else set(self.book.state.stale_days(self.site.id)) & set(span)
+        stale = set(span) if everything else {d for d in span if self._is_stale(d)}
         for at, day in enumerate(sorted(stale & set(self.files))):
             progress("days sorted", at + 1, len(stale))
             self._index(day)
@@ -153,6 +154,10 @@ class _SiteRun:
         if len(stale) == len(span):
             return span
         return sorted(stale | {d for day in stale & set(self.files) for d in self._neighbours(day, span)})
+
+    def _is_stale(self, day: str) -> bool:
+        start_ms, end_ms = (day_start_ms(d, self.site.timezone) for d in (day, next_day(day)))
+        return any(first < end_ms and last > start_ms for first, last in self.stale)
 
     def _reach_back(self, day: str) -> str:
         """Return the first day that an interval stamped on a day may cover."""

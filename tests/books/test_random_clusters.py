@@ -85,4 +85,11 @@ def test_the_ledger_does_not_depend_on_how_data_arrived(cluster, seed, pieces):
         loop.attribute(book)
 
         for expected, actual in zip(ledger(whole), ledger(book), strict=True):
-            assert expected.equals(actual)
+            assert expected.equals(actual), _differences(expected, actual)
+
+
+def _differences(expected: pl.DataFrame, actual: pl.DataFrame) -> str:
+    """Return the lines that only one of two ledgers has."""
+    keys = expected.columns
+    only = [a.join(b, on=keys, how="anti", nulls_equal=True) for a, b in ((expected, actual), (actual, expected))]
+    return "\n".join(str(side.rows(named=True)[:3]) for side in only)

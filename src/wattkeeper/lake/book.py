@@ -26,6 +26,10 @@ FORMAT = "1"
 """Layout of the directory; a book of another format is refused."""
 
 
+FOREVER_MS = 2**62
+"""End of what has no end yet."""
+
+
 class Book:
     """A book on disk. `create` makes one, `Book(root)` opens one."""
 
@@ -91,7 +95,7 @@ class Book:
         accepted = 0
         for part, rows in self._by_day(intake, refused):
             self.readings.append(rows, part)
-            self.state.mark_stale([part])
+            self.state.mark_stale([(part[0], *self._span(*part))])
             accepted += rows.height
         self.readings.table.commit()
         for table, rows in zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), strict=True):
@@ -122,19 +126,18 @@ class Book:
             edges, days = _day_edges(int(first), int(last), zone)  # type: ignore[arg-type]
             place = np.searchsorted(edges, some["time_ms"].to_numpy(), side="right") - 1
             for (day,), part in some.with_columns(pl.Series("place", place)).group_by("place"):
-                yield (str(site), days[int(day)]), part  # type: ignore[arg-type]
+                yield (str(site), days[int(day)]), part
 
-    def _touched(self, rows: pl.DataFrame) -> list[Partition]:
-        """Return the days with readings that some jobs, allocations or signal values may change."""
-        low = rows["start_ms"].min()
-        ends = rows["end_ms"]
-        high = 2**62 if ends.null_count() else ends.max()
-        days = []
-        for site, day in self.readings.days():
-            zone = self.site_file.site_named(site).timezone
-            if day_start_ms(day, zone) < high and day_start_ms(next_day(day), zone) > low:  # type: ignore[operator]
-                days.append((site, day))
-        return days
+    def _span(self, site: str, day: str) -> tuple[int, int]:
+        zone = self.site_file.site_named(site).timezone
+        return day_start_ms(day, zone), day_start_ms(next_day(day), zone)
+
+    def _touched(self, rows: pl.DataFrame) -> list[tuple[str, int, int]]:
+        """Return the spans that some jobs, allocations or signal values may change: at every site."""
+        low, high = rows.select(pl.col("start_ms").min(), pl.col("end_ms").max().alias("high")).row(0)
+        if rows["end_ms"].null_count() or high is None:
+            high = FOREVER_MS
+        return [(site.id, low, high) for site in self.site_file.site]
 
     def jobs(self) -> pl.DataFrame:
         """Return the jobs, one row each: what is known last about a job wins, ended over running."""
@@ -168,7 +171,7 @@ class Book:
             raise ConfigError(str(error)) from error
         (self.root / "site.toml").write_text(text, "utf-8")
         self.__dict__.pop("site_file", None)
-        self.state.mark_stale(self.readings.days())
+        self.state.mark_stale((site.id, 0, FOREVER_MS) for site in self.site_file.site)
 
 
 def _day_edges(first_ms: int, last_ms: int, zone: str) -> tuple[NDArray[np.int64], list[str]]:

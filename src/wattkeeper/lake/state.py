@@ -47,7 +47,8 @@ stale = sa.Table(
     "stale",
     _META,
     sa.Column("site", sa.String, primary_key=True),
-    sa.Column("day", sa.String, primary_key=True),
+    sa.Column("start_ms", sa.BigInteger, primary_key=True),
+    sa.Column("end_ms", sa.BigInteger, primary_key=True),
 )
 done = sa.Table(
     "done",
@@ -121,17 +122,17 @@ class State:
         """Move a source's cursor."""
         self._upsert(cursors, [{"source": source, "position_ms": position_ms}], ["source"])
 
-    def mark_stale(self, days: Iterable[tuple[str, str]]) -> None:
-        """Note that something a day's lines may depend on has changed."""
-        rows = [{"site": s, "day": d} for s, d in sorted(set(days))]
+    def mark_stale(self, spans: Iterable[tuple[str, int, int]]) -> None:
+        """Note that something that lines of a site in [start_ms, end_ms) may depend on has changed."""
+        rows = [{"site": s, "start_ms": a, "end_ms": b} for s, a, b in sorted(set(spans))]
         if rows:
             with self.engine.begin() as db:
                 db.execute(insert(stale).on_conflict_do_nothing(), rows)
 
-    def stale_days(self, site: str) -> list[str]:
-        """Return the days of a site that may have to be attributed anew."""
+    def stale_spans(self, site: str) -> list[tuple[int, int]]:
+        """Return the spans [start_ms, end_ms) of a site that may have to be attributed anew."""
         with self.engine.begin() as db:
-            return list(db.execute(sa.select(stale.c.day).where(stale.c.site == site).order_by(stale.c.day)).scalars())
+            return [(a, b) for a, b in db.execute(sa.select(stale.c.start_ms, stale.c.end_ms).where(stale.c.site == site))]
 
     def digests(self, site: str, day: str) -> dict[str, tuple[str, str]]:
         """Return unit → (main, ahead) digest of what its lines of a day were made from."""
@@ -139,20 +140,23 @@ class State:
         with self.engine.begin() as db:
             return {unit: (main, ahead) for unit, main, ahead in db.execute(query)}
 
-    def settle(self, made: dict[tuple[str, str], dict[str, tuple[str, str]]], days: Iterable[tuple[str, str]]) -> None:
-        """Keep the digests of what was attributed, and take days off the stale list, in one transaction."""
+    def settle(
+        self, site: str, made: dict[str, dict[str, tuple[str, str]]], spans: Iterable[tuple[int, int]]
+    ) -> None:
+        """Keep the digests of what was attributed, by day and unit, and strike spans off the stale list, at once."""
         rows = [
-            {"site": s, "day": d, "unit": u, "main": m, "ahead": a}
-            for (s, d), units in made.items()
+            {"site": site, "day": d, "unit": u, "main": m, "ahead": a}
+            for d, units in made.items()
             for u, (m, a) in units.items()
         ]
         with self.engine.begin() as db:
-            for site, day in made:
+            for day in made:
                 db.execute(sa.delete(done).where(done.c.site == site, done.c.day == day))
             if rows:
                 db.execute(insert(done), rows)
-            for site, day in days:
-                db.execute(sa.delete(stale).where(stale.c.site == site, stale.c.day == day))
+            for start_ms, end_ms in spans:
+                here = (stale.c.site == site, stale.c.start_ms == start_ms, stale.c.end_ms == end_ms)
+                db.execute(sa.delete(stale).where(*here))
 
     def _upsert(self, table: sa.Table, rows: list[dict[str, Any]], keys: list[str]) -> None:
         if not rows:

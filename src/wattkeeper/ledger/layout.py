@@ -151,28 +151,36 @@ def allocation_arrays(
     has no row for the node itself, it is given the node in proportion to its GPUs.
     """
     places = _places(layout)
-    found = allocations.join(places, on="asset", how="inner")
-    strangers = allocations.height - found.height
-    if found["estimated"].any():
-        exact = found.filter(~pl.col("estimated") & pl.col("kind").is_in(["gpu", "mig"])).select("job_id", "unit")
-        guesses = found.filter("estimated").join(exact.unique(), on=["job_id", "unit"], how="anti")
-        found = pl.concat([found.filter(~pl.col("estimated")), guesses])
-    found = pl.concat([found, _implied_nodes(layout, found, places)])
     codes = pl.DataFrame({"job_id": job_ids}).with_row_index("job")
-    rows = (
-        found.join(codes, on="job_id", how="inner")
-        .with_columns(pl.when(pl.col("kind") == "mig").then(pl.col("code")).otherwise(-1).alias("activity"))
-        .group_by("device", "start_ms", "job", "activity")
-        .agg(pl.col("end_ms").max(), pl.col("share").max(), pl.col("estimated").all())
+    known = allocations.join(places, on="asset", how="inner")
+    found = (
+        known.join(codes, on="job_id", how="inner")
+        .group_by("job", "code", "start_ms")
+        .agg(
+            pl.when(pl.col("end_ms").null_count() < pl.len()).then(pl.col("end_ms").max()),
+            pl.col("share").max(),
+            pl.col("estimated").all(),
+            pl.col("kind", "unit", "device").first(),
+        )
         .with_columns(pl.col("end_ms").fill_null(FOREVER_MS))
         .filter(pl.col("end_ms") > pl.col("start_ms"))
-        .sort("device", "start_ms", "end_ms", "job", "activity")
-        .with_columns((pl.col("share") * PPM).round().alias("share_ppm"))
-        .rename({"device": "asset"})
+    )
+    if found["estimated"].any():
+        exact = found.filter(~pl.col("estimated") & pl.col("kind").is_in(["gpu", "mig"])).select("job", "unit")
+        guesses = found.filter("estimated").join(exact.unique(), on=["job", "unit"], how="anti")
+        found = pl.concat([found.filter(~pl.col("estimated")), guesses])
+    rows = (
+        pl.concat([found, _implied_nodes(layout, found, places)])
+        .with_columns(
+            pl.when(pl.col("kind") == "mig").then(pl.col("code")).otherwise(-1).alias("activity"),
+            (pl.col("share") * PPM).round().alias("share_ppm"),
+            pl.col("device").alias("asset"),
+        )
+        .sort("asset", "start_ms", "end_ms", "job", "activity")
     )
     columns = {c: rows[c].cast(pl.Int64).to_numpy() for c in kernel.Allocations._fields}
     starts = np.searchsorted(columns["asset"], layout.unit_asset0).astype(np.int64)
-    return kernel.Allocations(**columns), starts, strangers
+    return kernel.Allocations(**columns), starts, allocations.height - known.height
 
 
 def _places(layout: Layout) -> pl.DataFrame:
@@ -194,14 +202,14 @@ def _implied_nodes(layout: Layout, found: pl.DataFrame, places: pl.DataFrame) ->
     """Return rows that give a job its part of a node where it holds only GPUs there and the node's rest is measured."""
     shared = {layout.tree.unit_of(m.asset) for m in layout.meters if layout.tree[m.asset].kind in _SHARED_KINDS}
     gpus = places.filter(pl.col("kind") == "gpu").group_by("unit").agg(pl.len().alias("gpus"))
-    named = found.filter(pl.col("kind") == "node").select("job_id", "unit").unique()
+    named = found.filter(pl.col("kind") == "node").select("job", "unit").unique()
     roots = places.filter((pl.col("asset") == pl.col("unit")) & (pl.col("kind") == "node"))
     return (
         found.filter(pl.col("kind").is_in(["gpu", "mig"]) & pl.col("unit").is_in(list(shared)))
-        .join(named, on=["job_id", "unit"], how="anti")
+        .join(named, on=["job", "unit"], how="anti")
         .join(gpus, on="unit")
-        .group_by("job_id", "unit", "start_ms", "end_ms")
+        .group_by("job", "unit", "start_ms", "end_ms")
         .agg((pl.col("share") / pl.col("gpus")).sum().clip(0.0, 1.0), pl.col("estimated").any())
-        .join(roots.select("unit", "asset", "code", "kind", "device"), on="unit")
+        .join(roots.select("unit", "code", "kind", "device"), on="unit")
         .select(found.columns)
     )

@@ -1,0 +1,54 @@
+"""The command line: one file per command; heavy imports wait until a command needs them.
+
+Exit codes: 0 done · 1 a fault, told in one line · 2 wrong usage · 3 done, but some rows were refused · 4 the books do
+not balance.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from wattkeeper import __version__
+from wattkeeper.cli import attribute, check, demo, imports, init, job, meters, statement
+from wattkeeper.core.errors import WattkeeperError
+
+app = typer.Typer(
+    help="Energy and carbon books for AI clusters: every measured joule lands on exactly one account.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _top(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True),
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+app.command("init")(init.init)
+app.add_typer(imports.app, name="import")
+app.command("attribute")(attribute.attribute)
+app.command("check")(check.check)
+app.command("statement")(statement.statement)
+app.command("job")(job.job)
+app.command("meters")(meters.meters)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; a fault is one line on standard error."""
+    try:
+        app()
+    except WattkeeperError as error:
+        print(f"wattkeeper: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)

@@ -1,0 +1,67 @@
+"""What commands share: the book they work on, progress, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from wattkeeper.lake.book import Book
+    from wattkeeper.loop import Progress as Told
+
+BOOK = typer.Option(Path(), "--book", "-b", envvar="WATTKEEPER_BOOK", help="The book's directory.")
+JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
+
+REFUSED, UNBALANCED = 3, 4
+"""Exit codes of a command that is done but has something to say."""
+
+
+def console() -> Console:
+    """Return a console for standard output."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def open_book(path: Path) -> Book:
+    """Open a book. Raises BookError where there is none."""
+    from wattkeeper.lake.book import Book
+
+    return Book(path)
+
+
+def print_json(data: Any) -> None:
+    """Print a value as indented JSON."""
+    json.dump(data, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def now_ms() -> int:
+    """Return the time."""
+    return time.time_ns() // 1_000_000
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Told]:
+    """Show a progress bar on standard error while work goes on; yields what the work calls to tell how far it is."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+
+        def told(step: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{what}: {step}", completed=done, total=total or None)
+
+        yield told

@@ -1,0 +1,44 @@
+"""`wattkeeper init`: make a book."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+STARTER = """# The site file of this book. Every option: docs/reference/site-file.md
+name = "My cluster"
+
+[[site]]
+id = "site-a"
+timezone = "{timezone}"
+# zone = "DE-LU"                    # grid zone
+# intensity = "intensity:DE-LU"     # an imported signal, a number [g/kWh], or "average:Germany"
+# price = 0.25                      # per kWh, or an imported signal
+# pue = 1.3                         # where no facility meter stands on the site
+
+# [[nodes]]
+# names = "n[01-16]"
+# parent = "site-a"
+# gpus = 8
+"""
+
+
+def init(
+    book: Path = typer.Argument(..., help="Directory of the new book."),
+    site_file: Path | None = typer.Option(None, "--site-file", "-s", help="Site file (TOML) to start with."),
+    timezone: str = typer.Option("UTC", help="Time zone of the starter site file."),
+) -> None:
+    """Make an empty book with a site file.
+
+    Example: wattkeeper init mybook --site-file site.toml
+    """
+    from wattkeeper.core.errors import ConfigError
+    from wattkeeper.lake.book import Book
+
+    try:
+        text = site_file.read_text("utf-8") if site_file else STARTER.format(timezone=timezone)
+    except OSError as error:
+        raise ConfigError(f"Cannot read site file {site_file}: {error.strerror}.") from error
+    Book.create(book, text)
+    typer.echo(f"Made book {book}. Its site file is {book / 'site.toml'}.")

@@ -1,0 +1,49 @@
+"""`wattkeeper meters`: what measures what, how well, and what happened to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from wattkeeper.cli import common
+
+
+def meters(
+    book: Path = common.BOOK,
+    period: str | None = typer.Option(None, help="Year, month, week, day or range, such as 2026-10."),
+    json: bool = common.JSON,
+) -> None:
+    """List the meters: readings' span, energy, coverage, gaps and resets, and how far doubled meters disagree.
+
+    Example: wattkeeper meters --book mybook --period 2026-10
+    """
+    from wattkeeper import loop
+
+    rows = loop.meter_summary(common.open_book(book), period)
+    if json:
+        common.print_json(rows.to_dicts())
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Meter", "Reports", "Used", "kWh", "Covered", "Gaps", "Resets", "Glitches", "vs used"):
+        table.add_column(name, justify="left" if name in {"Meter", "Reports", "Used"} else "right", overflow="fold")
+    for row in rows.iter_rows(named=True):
+        table.add_row(*_cells(row))
+    common.console().print(table)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    gap = row["difference_pct"]
+    return [
+        row["meter"],
+        row["quantity"].replace("energy_", ""),
+        "yes" if row["primary"] else "no",
+        f"{row['energy_kwh']:,.3f}",
+        f"{row['coverage']:.1%}" if row["coverage"] is not None else "–",
+        *(str(row[k] or "") for k in ("gap", "reset", "glitch")),
+        f"{gap:+.1f} %" if gap is not None else "",
+    ]
+
+
