@@ -160,18 +160,22 @@ def _move(time_ms: Int64s, value: Int64s, start: int, stop: int, back: int, lift
 def _back_in_line(time_ms: Int64s, value: Int64s, n: int, i: int, max_gap_ms: int, bound_w: int) -> int:
     """Return the reading that goes on from the one before i after a glitch at i; i itself when there is none.
 
-    A zero is a failed read, and a small fall without a silence is a late reading, when one of the next few goes on; any
-    other glitch has to end in a step as odd as the one it began with.
+    A small fall without a silence is a late reading when one of the next few goes on; zeros are failed reads; any other
+    glitch has to end in a step as odd as the one it began with.
     """
     p = i - 1
     late = _DIP * value[p] <= value[i] < value[p] and time_ms[i] - time_ms[p] <= max_gap_ms
-    dip = value[i] == 0 or late
     for j in range(i + 1, min(i + 1 + _MAX_GLITCH, n)):
         rise = value[j] - value[p]
         if rise < 0 or (bound_w > 0 and rise > bound_w * (time_ms[j] - time_ms[p])):
             continue
         last_rise = value[j] - value[j - 1]
-        if dip or last_rise < 0 or (bound_w > 0 and last_rise > bound_w * (time_ms[j] - time_ms[j - 1])):
+        if (
+            late
+            or value[j - 1] == 0
+            or last_rise < 0
+            or (bound_w > 0 and last_rise > bound_w * (time_ms[j] - time_ms[j - 1]))
+        ):
             return j
     return i
 
