@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from wattkeeper.config import SiteConfig
 from wattkeeper.core import counter
-from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day
+from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day, period_days
 from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import Reject, SignalInfo, Source
 from wattkeeper.core.schema import FINDINGS, METER_HOURS, POSTINGS
 from wattkeeper.core.signal import Signal
-from wattkeeper.core.units import PPM
+from wattkeeper.core.units import MJ_PER_KWH, MS_PER_HOUR, PPM
 from wattkeeper.footprint.averages import average
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.delta import DataFile
@@ -221,9 +221,7 @@ class _SiteRun:
         edges = Edges.none(len(self.layout.meters))
         for before in (True, False):
             others = sorted((d for d in self.files if (d < day if before else d > day)), reverse=before)
-            count, width = (
-                (edges.back_n, counter.LOOK_BACK) if before else (edges.ahead_n, counter.LOOK_AHEAD)
-            )
+            count, width = (edges.back_n, counter.LOOK_BACK) if before else (edges.ahead_n, counter.LOOK_AHEAD)
             for other in others:
                 index, codes = self._per_meter(other)
                 rows = np.flatnonzero((codes >= 0) & (count[codes] < width))
@@ -517,6 +515,68 @@ def jobs_by_id(book: Book, job_id: str) -> pl.DataFrame:
     if not one.height:
         raise UnknownNameError("job", job_id, jobs["job_id"].head(8).to_list())
     return one
+
+
+def span_ms(book: Book, period: str | None) -> tuple[int, int]:
+    """Return the instants [start_ms, end_ms) of a period in the sites' zone; all of the ledger for None.
+
+    Raises ConfigError where sites in different zones make the period ambiguous.
+    """
+    if period is None:
+        low, high = (
+            book.postings.scan().select(pl.col("hour_ms").min(), pl.col("hour_ms").max().alias("high")).collect().row(0)
+        )
+        return (low, high + MS_PER_HOUR) if low is not None else (0, 0)
+    zones = {s.timezone for s in book.site_file.site}
+    first, after = period_days(period)
+    spans = {(day_start_ms(first, z), day_start_ms(after, z)) for z in zones}
+    if len(spans) > 1:
+        raise ConfigError(
+            f"Period '{period}' begins at different instants in {', '.join(sorted(zones))}. Name a --site."
+        )
+    return spans.pop()
+
+
+def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
+    """Return one row per meter: what it reports, its energy, coverage, events, and how far it is from the used one.
+
+    difference_pct: energy of a meter that only confirms against the used one, over the hours that both have [%].
+    """
+    start_ms, end_ms = span_ms(book, period)
+    hours = book.meter_hours.scan().filter(pl.col("hour_ms").is_between(start_ms, end_ms, closed="left"))
+    used = hours.filter("primary").group_by("asset", "hour_ms").agg(pl.col("energy_mj").sum().alias("used_mj"))
+    sums = (
+        hours.join(used, on=["asset", "hour_ms"], how="left")
+        .with_columns(pl.when(pl.col("used_mj").is_not_null()).then(pl.col("energy_mj")).alias("beside_mj"))
+        .group_by("meter", "asset")
+        .agg(
+            pl.col("primary").any(),
+            (pl.col("energy_mj").sum() / MJ_PER_KWH).alias("energy_kwh"),
+            (pl.col("covered_ms").sum() / pl.col("spanned_ms").sum()).alias("coverage"),
+            pl.when(~pl.col("primary").any())
+            .then((pl.col("beside_mj").sum() / pl.col("used_mj").sum() - 1) * 100)
+            .alias("difference_pct"),
+        )
+        .collect()
+    )
+    events = (
+        book.findings.scan()
+        .filter(pl.col("end_ms").is_between(start_ms, end_ms, closed="left"))
+        .group_by("meter", "kind")
+        .len()
+        .collect()
+        .pivot("kind", index="meter", values="len")
+    )
+    known = pl.DataFrame(
+        [(m.id, m.quantity, m.source, m.accuracy_pct) for m in book.meters()],
+        schema={"meter": pl.String, "quantity": pl.String, "source": pl.String, "accuracy_pct": pl.Float64},
+        orient="row",
+    )
+    rows = known.join(sums, on="meter", how="left").join(events, on="meter", how="left")
+    blank = [pl.lit(None, pl.UInt32).alias(k) for k in counter.EVENT_NAMES if k not in rows.columns]
+    return rows.with_columns(
+        pl.col("primary").fill_null(value=False), pl.col("energy_kwh").fill_null(0.0), *blank
+    ).sort("asset", "primary", "meter", descending=[False, True, False], nulls_last=True)
 
 
 @dataclass(frozen=True)

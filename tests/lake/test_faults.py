@@ -1,0 +1,130 @@
+"""What a crash, a foreign directory and a full disk do to a book: nothing that is not told or made good."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tests.books.small import HOUR, SITE, START, book, counter, held, node, watts
+
+from wattkeeper import loop
+from wattkeeper.core.errors import BookError
+from wattkeeper.core.roles import Intake
+from wattkeeper.lake.book import Book
+
+KILLED_AT = ["wattkeeper.lake.delta.Table.commit", "wattkeeper.lake.state.State.settle", "wattkeeper.lake.delta.Table.write"]
+
+
+@pytest.mark.parametrize("where", KILLED_AT)
+def test_a_kill_during_attribution_leaves_a_book_that_heals(tmp_path, where):
+    """kill -9 at any commit: the next attribution gives the ledger an undisturbed one gives."""
+    meters = [counter("n1/gpu0", 500)]
+    expected = book(tmp_path / "whole", SITE + node("n1", 1), meters, [held("j1", "n1/gpu0")])
+    hurt = Book.create(tmp_path / "hurt", SITE + node("n1", 1))
+    rows = pl.DataFrame([held("j1", "n1/gpu0")], schema=hurt.allocations_table.spec.schema, orient="row")
+    hurt.take(Intake("t", meters=[meters[0][0]], readings=meters[0][1], allocations=rows), now_ms=0)
+    module, _, method = where.rpartition(".")
+    script = f"""
+        import os, signal
+        from pathlib import Path
+        from wattkeeper import loop
+        from wattkeeper.lake.book import Book
+        from {module.rpartition('.')[0]} import {module.rpartition('.')[2]} as hit
+        hit.{method} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+        loop.attribute(Book(Path({str(tmp_path / 'hurt')!r})))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, env=os.environ.copy())
+    assert done.returncode == -signal.SIGKILL
+
+    loop.attribute(Book(tmp_path / "hurt"))
+
+    assert watts(Book(tmp_path / "hurt")) == watts(expected) == {"j1": 500.0}
+    assert loop.check(Book(tmp_path / "hurt")).largest_mj == 0
+
+
+def test_the_same_batch_twice_changes_nothing(tmp_path):
+    """Importing again what is there leaves the same ledger and attributes no unit anew."""
+    meters = [counter("n1/gpu0", 500)]
+    made = book(tmp_path, SITE + node("n1", 1), meters, [held("j1", "n1/gpu0")])
+    made.take(Intake("t", meters=[meters[0][0]], readings=meters[0][1]), now_ms=1)
+
+    assert loop.attribute(made).units == 0
+    assert {"j1": 500.0} == watts(made)
+
+
+def test_a_late_piece_recomputes_only_what_it_touches(tmp_path):
+    """Readings that arrive late for one of two nodes leave the other node's lines alone."""
+    one, two = counter("n1/gpu0", 500), counter("n2/gpu0", 300)
+    early = (two[0], two[1].filter(pl.col("time_ms") < START + HOUR // 2))
+    made = book(tmp_path, SITE + node("n[1-2]", 1), [one, early])
+    made.take(Intake("t", readings=two[1].filter(pl.col("time_ms") >= START + HOUR // 2)), now_ms=1)
+    done = loop.attribute(made)
+
+    assert {"idle": 800.0} == watts(made)
+    assert done.units == 2  # n2 and the site above it, not n1
+
+
+def test_readings_of_one_instant_that_differ_collapse_the_same_way_in_any_order(tmp_path):
+    """Of two values for one meter and instant the larger stands, whichever came first."""
+    results = []
+    for first, second in ((100, 200), (200, 100)):
+        meter, rows = counter("n1/gpu0", 360)
+        made = Book.create(tmp_path / str(first), SITE + node("n1", 1))
+        for extra in (first, second):
+            twisted = rows.with_columns(pl.when(pl.col("time_ms") == START + HOUR).then(pl.col("value") + extra).otherwise("value"))
+            made.take(Intake("t", meters=[meter], readings=twisted), now_ms=0)
+        loop.attribute(made)
+        results.append(made.postings.scan().select(pl.col("energy_mj").sum()).collect().item())
+
+    assert [360 * HOUR + 200] * 2 == results
+
+
+def test_readings_of_an_unknown_meter_are_refused_and_the_rest_is_kept(tmp_path):
+    """Readings that name no meter are told with the cure; the others count."""
+    meter, rows = counter("n1/gpu0", 500)
+    made = Book.create(tmp_path / "b", SITE + node("n1", 1))
+    stray = rows.head(3).with_columns(pl.lit("stray").alias("meter"))
+    refused = made.take(Intake("file.csv", meters=[meter], readings=pl.concat([rows, stray])), now_ms=0)
+    loop.attribute(made)
+
+    assert ["3 readings of unknown meter 'stray': declare it in the site file under [[meter]]"] == [r.reason for r in refused]
+    assert {"idle": 500.0} == watts(made)
+
+
+def test_a_directory_that_is_no_book_is_refused(tmp_path):
+    """A missing book is told with the command that makes one; a full directory is left alone."""
+    with pytest.raises(BookError, match="wattkeeper init"):
+        Book(tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "thesis.tex").write_text("mine")
+    with pytest.raises(BookError, match="not empty"):
+        Book.create(tmp_path / "x", SITE)
+
+
+def test_a_full_disk_loses_nothing_that_was_there(tmp_path, monkeypatch):
+    """A write that fails for lack of space leaves the book as it was; the same import works once there is space."""
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    meter, rows = counter("n1/gpu0", 500, hours=2)
+    real = Path.mkdir
+
+    def full(self, *args, **kwargs):
+        if "readings" in self.parts:
+            raise OSError(28, "No space left on device")
+        return real(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        with pytest.raises(OSError, match="No space left"):
+            made.take(Intake("t", meters=[meter], readings=rows), now_ms=1)
+    assert {"idle": 500.0} == watts(made)
+
+    fresh = Book(tmp_path / "book")
+    fresh.take(Intake("t", meters=[meter], readings=rows), now_ms=2)
+    loop.attribute(fresh)
+    assert {"idle": 1000.0} == watts(fresh)  # two hours' energy over one hour's milliseconds

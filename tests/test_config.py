@@ -1,0 +1,51 @@
+"""The site file: what it makes, and how it says what is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from wattkeeper import config
+from wattkeeper.core.errors import ConfigError
+
+SITE = "[[site]]\nid = 'a'\n"
+
+
+def test_a_node_group_becomes_nodes_and_gpus():
+    """n[01-02] with two GPUs each is six assets in natural order."""
+    tree = config.parse(SITE + "[[nodes]]\nnames = 'n[01-02]'\nparent = 'a'\ngpus = 2\n").assets()
+
+    assert ["a", "n01", "n01/gpu0", "n01/gpu1", "n02", "n02/gpu0", "n02/gpu1"] == [a.id for a in tree.walk()]
+    assert tree.unit_of("n01/gpu1") == "n01"
+    assert tree.ancestors("n01/gpu1") == ["n01", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[site]]\nid = 'a'\ntimezone = 'Mars'\n", "No time zone named 'Mars'"),
+        ("[[site]]\nid = 'a b'\n", "site.0.id"),
+        (SITE + "colour = 'green'\n", "site.0.colour"),
+        (SITE + "[[asset]]\nid = 'x'\nkind = 'oven'\nparent = 'a'\n", "kind 'oven'. Choose one of site, hall"),
+        (SITE + "[[asset]]\nid = 'x'\nkind = 'rack'\nparent = 'b'\n", "stands in 'b', which is not declared"),
+        (SITE + "[[nodes]]\nnames = 'n[1-'\nparent = 'a'\n", "Write it like n\\[01-16,20\\]"),
+        ("[[site]\n", "is not TOML"),
+        ("", "site: Field required"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(text, message):
+    """Each fault names the key or the value."""
+    with pytest.raises(ConfigError, match=message):
+        config.parse(text)
+
+
+def test_assets_in_a_circle_are_refused():
+    """Two racks inside each other stand under no site."""
+    racks = "".join(f"[[asset]]\nid = '{a}'\nkind = 'rack'\nparent = '{b}'\n" for a, b in (("x", "y"), ("y", "x")))
+    with pytest.raises(ConfigError, match="circle"):
+        config.parse(SITE + racks)
+
+
+def test_two_sites_need_a_place_for_new_nodes():
+    """With two sites an unknown node is not put anywhere by guess."""
+    with pytest.raises(ConfigError, match="Set default_parent"):
+        _ = config.parse(SITE + "[[site]]\nid = 'b'\n").parent_of_new_nodes
