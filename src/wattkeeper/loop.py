@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 
 from wattkeeper.config import SiteConfig
 from wattkeeper.core import counter
-from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day, period_days
+from wattkeeper.core.assets import AssetTree
+from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, iso, next_day, period_days
 from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import Reject, SignalInfo, Source
-from wattkeeper.core.schema import FINDINGS, METER_HOURS, POSTINGS
+from wattkeeper.core.schema import FINDINGS, JOBS, METER_HOURS, POSTINGS
 from wattkeeper.core.signal import Signal
 from wattkeeper.core.units import MJ_PER_KWH, MS_PER_HOUR, PPM
+from wattkeeper.footprint import embodied
 from wattkeeper.footprint.averages import average
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.delta import DataFile
@@ -31,6 +34,7 @@ from wattkeeper.ledger import kernel
 from wattkeeper.ledger.close import Flow, close, unit_flows
 from wattkeeper.ledger.day import Edges, Frame, Lines, Window, attribute_units, digests, frame
 from wattkeeper.ledger.layout import UPPER_KINDS, allocation_arrays, lay_out
+from wattkeeper.report.statement import Period, Sources, Statement, build, uncertainty_mj
 
 Int64s = NDArray[np.int64]
 Progress = Callable[[str, int, int], None]
@@ -458,7 +462,7 @@ def _gather_null(names: pl.Series, at: Int64s) -> pl.Series:
 
 
 def _fill(edges: Edges, index: DayIndex, rows: Int64s, codes: Int64s, *, before: bool) -> None:
-    """Add the last (before) or first readings of some meters of a day to the edges, packed to the left in time order."""
+    """Add the last (before) or first readings of some meters of a day to the edges, in time order from the left."""
     width = counter.LOOK_BACK if before else counter.LOOK_AHEAD
     count = edges.back_n if before else edges.ahead_n
     source = (index.last_ms, index.last_value) if before else (index.first_ms, index.first_value)
@@ -508,13 +512,44 @@ def signal_of(book: Book, site: SiteConfig, kind: str) -> Signal | None:
     return Signal.from_table(book.signal_rows(named), infos[named])
 
 
-def jobs_by_id(book: Book, job_id: str) -> pl.DataFrame:
-    """Return one job. Raises UnknownNameError when the book has none of that id."""
+@dataclass(frozen=True)
+class JobAccount:
+    """One job's energy: its facts with totals, and its lines by asset and account."""
+
+    facts: dict[str, Any]
+    assets: pl.DataFrame
+
+
+def job(book: Book, job_id: str) -> JobAccount:
+    """Return one job's energy. Raises UnknownNameError when the book has no job of that id, or it drew nothing."""
+    lines = book.postings.scan().filter(pl.col("job_id") == pl.lit(job_id))
+    columns = ("energy_mj", "imputed_mj", "held_ms", "covered_ms", "carbon_g", "cost", "water_l")
+    assets = lines.group_by("asset", "account").agg(pl.col(columns).sum()).sort("asset", "account").collect()
     jobs = book.jobs()
-    one = jobs.filter(pl.col("job_id") == job_id)
-    if not one.height:
+    known = jobs.filter(pl.col("job_id") == job_id)
+    if not known.height and not assets.height:
         raise UnknownNameError("job", job_id, jobs["job_id"].head(8).to_list())
-    return one
+    facts: dict[str, Any] = dict.fromkeys(JOBS.schema.names()) | (known.to_dicts() or [{}])[0]
+    totals = assets.select(pl.col(columns).sum()).to_dicts()[0]
+    valued = {v: totals[v] if signal else None for v, signal in _valued(book).items()}
+    idle = assets.filter(pl.col("account") == "held_idle")["energy_mj"].sum()
+    return JobAccount(
+        facts
+        | totals
+        | valued
+        | {
+            "coverage": totals["covered_ms"] / totals["held_ms"] if totals["held_ms"] else None,
+            "held_idle_mj": idle,
+            "uncertainty_mj": uncertainty_mj(assets, book.meters()),
+        },
+        assets,
+    )
+
+
+def _valued(book: Book) -> dict[str, bool]:
+    """Return which amounts any site values."""
+    kinds = ("intensity", "price", "water")
+    return {v: any(getattr(s, k) is not None for s in book.site_file.site) for v, k in zip(VALUED, kinds, strict=True)}
 
 
 def span_ms(book: Book, period: str | None) -> tuple[int, int]:
@@ -577,6 +612,93 @@ def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
     return rows.with_columns(
         pl.col("primary").fill_null(value=False), pl.col("energy_kwh").fill_null(0.0), *blank
     ).sort("asset", "primary", "meter", descending=[False, True, False], nulls_last=True)
+
+
+def statement(book: Book, period: str | None = None, by: str = "job") -> Statement:
+    """Return the statement of a period (default: the whole ledger), from the table versions of the last attribution.
+
+    Raises ConfigError where the ledger is empty or the period or `by` is none.
+    """
+    ledger = book.state.fact("ledger")
+    start_ms, end_ms = span_ms(book, period)
+    if ledger is None or start_ms == end_ms:
+        raise ConfigError(f"Book {book.root} has no ledger yet. Import readings, then run: wattkeeper attribute")
+    versions: dict[str, int] = json.loads(ledger)
+    within = pl.col("hour_ms").is_between(start_ms, end_ms, closed="left")
+    postings = book.postings.scan(versions["postings"]).filter(within)
+    findings = book.findings.scan(versions["findings"]).filter(
+        pl.col("end_ms").is_between(start_ms, end_ms, closed="left")
+    )
+    tree = book.tree()
+    sites = book.site_file.site
+    signals = [s for site in sites for k in ("intensity", "price", "water", "pue") if (s := signal_of(book, site, k))]
+    sources = Sources(
+        postings=postings,
+        jobs=book.jobs(),
+        findings=findings.collect(),
+        tree=tree,
+        meters=book.meters(),
+        sites=sites,
+        signals=[s.info for s in signals],
+        no_intensity=_no_intensity(book, postings),
+        embodied_g=_embodied(postings, tree, start_ms, end_ms),
+        versions=versions,
+    )
+    metered_mj = _metered_mj(
+        book.meter_hours.scan(versions["meter_hours"]).filter(within & pl.col("primary")), postings, tree
+    )
+    name = period or f"{iso(start_ms)[:10]} to {iso(end_ms - 1)[:10]}"
+    return build(sources, metered_mj, Period(name, start_ms, end_ms), by, title=book.site_file.name)
+
+
+def _metered_mj(hours: pl.LazyFrame, postings: pl.LazyFrame, tree: AssetTree) -> int:
+    """Return what the outermost meters measured, with what a PUE adds where no facility meter stands [mJ]."""
+    lines = hours.with_columns((pl.col("start_ms") + pl.col("spanned_ms")).alias("end_ms")).collect()
+    metered = set(lines["asset"].unique().to_list())
+    pairs = [(a, up) for a in metered for up in tree.ancestors(a) if up in metered]
+    inside = pl.DataFrame(pairs, schema={"asset": pl.String, "above": pl.String}, orient="row")
+    above = lines.select(
+        pl.col("asset").alias("above"), "hour_ms", pl.col("start_ms").alias("from_ms"), pl.col("end_ms").alias("to_ms")
+    )
+    covered = (
+        lines.select("asset", "hour_ms", "start_ms")
+        .join(inside, on="asset")
+        .join(above, on=["above", "hour_ms"])
+        .filter(pl.col("start_ms").is_between(pl.col("from_ms"), pl.col("to_ms"), closed="left"))
+        .select("asset", "hour_ms", "start_ms")
+        .unique()
+    )
+    outermost = lines.join(covered, on=["asset", "hour_ms", "start_ms"], how="anti")
+    sites = [a.id for a in tree.assets.values() if a.kind == "site"]
+    by_pue = (
+        postings.filter((pl.col("account") == "overhead") & pl.col("asset").is_in(sites))
+        .select("asset", "hour_ms", "start_ms", "energy_mj")
+        .collect()
+        .join(lines, on=["asset", "hour_ms", "start_ms"], how="anti")
+    )
+    return int(sum(outermost["energy_mj"].to_list()) + sum(by_pue["energy_mj"].to_list()))
+
+
+def _no_intensity(book: Book, postings: pl.LazyFrame) -> float:
+    """Return the part of the energy in hours for which a site's intensity is unknown, by the time it is missing."""
+    energy = postings.group_by("site", "hour_ms").agg(pl.col("energy_mj").sum()).collect()
+    total = missing = 0.0
+    for site in book.site_file.site:
+        signal = signal_of(book, site, "intensity")
+        for hour_ms, energy_mj in energy.filter(pl.col("site") == site.id).select("hour_ms", "energy_mj").iter_rows():
+            total += energy_mj
+            share = signal.missing_ms(hour_ms, hour_ms + MS_PER_HOUR) / MS_PER_HOUR if signal else 1.0
+            missing += energy_mj * share
+    return missing / total if total else 0.0
+
+
+def _embodied(postings: pl.LazyFrame, tree: AssetTree, start_ms: int, end_ms: int) -> dict[str, float]:
+    """Return embodied grams by account for the period; nothing where no asset says what making it cost."""
+    if not any(a.embodied_kg for a in tree.assets.values()):
+        return {}
+    columns = postings.select("asset", "account", "job_id", "held_ms").collect()
+    rows = embodied.allocate(columns, tree, start_ms=start_ms, end_ms=end_ms)
+    return dict(rows.group_by("account").agg(pl.col("embodied_g").sum()).iter_rows())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import attribute, check, demo, imports, init, job, meters, statement
+from wattkeeper.cli import imports
+from wattkeeper.cli.attribute import attribute
+from wattkeeper.cli.check import check
+from wattkeeper.cli.demo import demo
+from wattkeeper.cli.init import init
+from wattkeeper.cli.job import job
+from wattkeeper.cli.meters import meters
+from wattkeeper.cli.statement import statement
 from wattkeeper.core.errors import WattkeeperError
 
 app = typer.Typer(
@@ -33,14 +40,14 @@ def _top(
         raise typer.Exit
 
 
-app.command("init")(init.init)
+app.command("init")(init)
 app.add_typer(imports.app, name="import")
-app.command("attribute")(attribute.attribute)
-app.command("check")(check.check)
-app.command("statement")(statement.statement)
-app.command("job")(job.job)
-app.command("meters")(meters.meters)
-app.command("demo")(demo.demo)
+app.command("attribute")(attribute)
+app.command("check")(check)
+app.command("statement")(statement)
+app.command("job")(job)
+app.command("meters")(meters)
+app.command("demo")(demo)
 
 
 def main() -> None:

@@ -45,5 +45,3 @@ def _cells(row: dict[str, Any]) -> list[str]:
         *(str(row[k] or "") for k in ("gap", "reset", "glitch")),
         f"{gap:+.1f} %" if gap is not None else "",
     ]
-
-

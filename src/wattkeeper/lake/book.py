@@ -88,7 +88,9 @@ class Book:
         """
         parent = self.site_file.parent_of_new_nodes if any(a.parent == "" for a in intake.assets) else ""
         self.state.register(
-            (a if a.parent != "" else replace(a, parent=parent) for a in intake.assets), intake.meters, intake.signal_infos
+            (a if a.parent != "" else replace(a, parent=parent) for a in intake.assets),
+            intake.meters,
+            intake.signal_infos,
         )
         self.tree()
         refused = list(intake.rejects)

@@ -132,7 +132,9 @@ class State:
     def stale_spans(self, site: str) -> list[tuple[int, int]]:
         """Return the spans [start_ms, end_ms) of a site that may have to be attributed anew."""
         with self.engine.begin() as db:
-            return [(a, b) for a, b in db.execute(sa.select(stale.c.start_ms, stale.c.end_ms).where(stale.c.site == site))]
+            return [
+                (a, b) for a, b in db.execute(sa.select(stale.c.start_ms, stale.c.end_ms).where(stale.c.site == site))
+            ]
 
     def digests(self, site: str, day: str) -> dict[str, tuple[str, str]]:
         """Return unit → (main, ahead) digest of what its lines of a day were made from."""
@@ -140,9 +142,7 @@ class State:
         with self.engine.begin() as db:
             return {unit: (main, ahead) for unit, main, ahead in db.execute(query)}
 
-    def settle(
-        self, site: str, made: dict[str, dict[str, tuple[str, str]]], spans: Iterable[tuple[int, int]]
-    ) -> None:
+    def settle(self, site: str, made: dict[str, dict[str, tuple[str, str]]], spans: Iterable[tuple[int, int]]) -> None:
         """Keep the digests of what was attributed, by day and unit, and strike spans off the stale list, at once."""
         rows = [
             {"site": site, "day": d, "unit": u, "main": m, "ahead": a}

@@ -61,7 +61,9 @@ def frame(hour_edges_ms: Int64s, cuts_ms: Int64s, signals: list[Signal]) -> Fram
     slot_ms = np.unique(np.concatenate((hour_edges_ms, inside)))
     steps = [s.breaks_ms[(s.breaks_ms > first) & (s.breaks_ms < last)] for s in signals]
     edge_ms = np.unique(np.concatenate([slot_ms, *steps]))
-    values = np.array([np.nan_to_num(s.at(edge_ms[:-1]), nan=0.0) for s in signals]).reshape(len(signals), len(edge_ms) - 1)
+    values = np.array([np.nan_to_num(s.at(edge_ms[:-1]), nan=0.0) for s in signals]).reshape(
+        len(signals), len(edge_ms) - 1
+    )
     slot = np.searchsorted(slot_ms, edge_ms[:-1], side="right") - 1
     hour = np.searchsorted(hour_edges_ms, slot_ms[:-1], side="right") - 1
     return Frame(slot_ms, hour_edges_ms[hour], kernel.Grid(edge_ms, slot.astype(np.int64), values))

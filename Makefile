@@ -1,0 +1,33 @@
+# Needs only Python 3.11: uv is bootstrapped from the package index where it is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV := $(shell command -v uv || echo .bootstrap/bin/uv)
+RUN := $(UV) run --frozen --all-extras --all-groups
+
+.PHONY: demo test check bench docs clean
+
+demo: .venv/ready  ## simulate a cluster, attribute a week, print the statement, write demo-report.html
+	$(RUN) wattkeeper demo
+
+test: .venv/ready  ## all tests
+	$(RUN) pytest -q
+
+check: .venv/ready  ## style, types, layers, tests with coverage
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) pytest -q --cov --cov-report=term-missing:skip-covered
+
+bench: .venv/ready  ## every benchmark, quick
+	for b in benchmarks/[a-z]*.py; do $(RUN) python $$b --quick || exit 1; done
+
+docs: .venv/ready  ## reference pages from the code
+	$(RUN) python docs/generate.py
+
+.venv/ready: pyproject.toml uv.lock
+	@command -v $(UV) >/dev/null || { $(PYTHON) -m venv .bootstrap && .bootstrap/bin/pip install --quiet uv; }
+	$(UV) sync --quiet --frozen --all-extras --all-groups --python $(PYTHON)
+	@touch $@
+
+clean:
+	rm -rf .venv .bootstrap demo-book demo-report.html

@@ -1,0 +1,50 @@
+"""`wattkeeper statement`: where the energy went."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from wattkeeper.cli import common
+
+
+def statement(
+    book: Path = common.BOOK,
+    period: str | None = typer.Option(None, "--period", "-p", help="2026, 2026-10, 2026-W41, 2026-10-07 or A..B."),
+    by: str = typer.Option("job", "--by", help="Cut by job, user, project, node, account, hour, day or site."),
+    most: int = typer.Option(15, help="Rows of the breakdown that the terminal shows."),
+    json: bool = common.JSON,
+    csv: bool = typer.Option(False, "--csv", help="Print the breakdown as CSV."),
+    html: Path | None = typer.Option(None, "--html", help="Write a page that opens offline to this file."),
+) -> None:
+    """Print the statement of a period: energy, carbon, cost and water by account, balanced to the meter.
+
+    Exits with 4 where the books do not balance.
+
+    Example: wattkeeper statement --book mybook --period 2026-10 --by user --html october.html
+    """
+    from wattkeeper import loop
+
+    opened = common.open_book(book)
+    with common.progress("reading the ledger"):
+        made = loop.statement(opened, period, by)
+    if json:
+        from wattkeeper.report.tables import to_json
+
+        common.print_json(to_json(made))
+    elif csv:
+        from wattkeeper.report.tables import to_csv
+
+        typer.echo(to_csv(made), nl=False)
+    elif html is None:
+        from wattkeeper.report.terminal import render
+
+        common.console().print(render(made, most=most))
+    if html is not None:
+        from wattkeeper.report.html import write_html
+
+        write_html(made, html)
+        typer.echo(f"Wrote {html}.", err=True)
+    if made.residual_mj:
+        raise typer.Exit(common.UNBALANCED)

@@ -1,0 +1,108 @@
+"""Figures: one chart grammar (Vega-Lite specs through Altair) for page, PDF and notebook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from wattkeeper.core.errors import MissingExtraError
+from wattkeeper.core.units import MJ_PER_KWH
+from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
+
+COLOURS = {
+    "jobs": "#2f7d4f", "held idle": "#d9a01e", "idle": "#5b8fc7", "overhead": "#9a86b8", "unaccounted": "#c8503c",
+}  # fmt: skip
+
+
+def figures(statement: Statement) -> dict[str, dict[str, Any]]:
+    """Return name → Vega-Lite spec: energy over time by account, carbon over time, and the largest users.
+
+    Raises MissingExtraError without the extra `report`.
+    """
+    hours = _hours(statement)
+    specs = {"energy": _energy(hours)}
+    if hours["carbon_kg"].drop_nulls().len():
+        specs["carbon"] = _carbon(hours)
+    if statement.consumers.height > 1:
+        specs["users"] = _users(statement)
+    return specs
+
+
+def _altair() -> Any:
+    try:
+        import altair  # noqa: PLC0415 - heavy, and optional
+    except ImportError as error:
+        raise MissingExtraError("wattkeeper.report.figures", "altair", "report") from error
+    return altair
+
+
+def _hours(statement: Statement) -> pl.DataFrame:
+    """Return energy and carbon by account and hour, or by day where there are more than 14 days, on the site's clock."""
+    zone = statement.sites[0].timezone
+    local = pl.from_epoch("hour_ms", time_unit="ms").dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    days = statement.hours["hour_ms"].n_unique() > 14 * 24
+    when = local.dt.truncate("1d") if days else local
+    return (
+        statement.hours.with_columns(when.dt.strftime("%Y-%m-%dT%H:%M:%S").alias("time"))
+        .group_by("time", "account")
+        .agg(
+            (pl.col("energy_mj").sum() / MJ_PER_KWH).alias("energy_kwh"),
+            (pl.col("carbon_g").sum() / 1000).alias("carbon_kg"),
+        )
+        .with_columns(pl.col("account").replace_strict(NAMES))
+        .sort("time", "account")
+    )
+
+
+def _scale(alt: Any) -> Any:
+    return alt.Scale(domain=list(COLOURS), range=list(COLOURS.values()))
+
+
+def _over_time(hours: pl.DataFrame, column: str, title: str) -> dict[str, Any]:
+    alt = _altair()
+    order = {NAMES[a]: i for i, a in enumerate(ACCOUNTS)}
+    rows = hours.with_columns(pl.col("account").replace_strict(order).alias("order")).to_dicts()
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar(binSpacing=0)
+        .encode(
+            x=alt.X("time:T", title=None, timeUnit="yearmonthdatehours" if len(rows) else "yearmonthdate"),
+            y=alt.Y(f"{column}:Q", title=title, stack="zero"),
+            color=alt.Color("account:N", title=None, scale=_scale(alt), legend=alt.Legend(orient="top")),
+            order=alt.Order("order:Q"),
+            tooltip=[
+                alt.Tooltip("time:T", format="%Y-%m-%d %H:%M"),
+                "account:N",
+                alt.Tooltip(f"{column}:Q", format=",.2f"),
+            ],
+        )
+        .properties(width="container", height=220)
+    )
+    spec: dict[str, Any] = chart.to_dict()
+    return spec
+
+
+def _energy(hours: pl.DataFrame) -> dict[str, Any]:
+    return _over_time(hours, "energy_kwh", "kWh")
+
+
+def _carbon(hours: pl.DataFrame) -> dict[str, Any]:
+    return _over_time(hours, "carbon_kg", "kg CO2e")
+
+
+def _users(statement: Statement) -> dict[str, Any]:
+    alt = _altair()
+    rows = statement.consumers.select("user", (pl.col("energy_mj") / MJ_PER_KWH).alias("energy_kwh"), "jobs").to_dicts()
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar(color=COLOURS["jobs"])
+        .encode(
+            x=alt.X("energy_kwh:Q", title="kWh"),
+            y=alt.Y("user:N", sort="-x", title=None),
+            tooltip=["user:N", "jobs:Q", alt.Tooltip("energy_kwh:Q", format=",.1f")],
+        )
+        .properties(width="container", height=alt.Step(22))
+    )
+    spec: dict[str, Any] = chart.to_dict()
+    return spec

@@ -1,0 +1,229 @@
+"""The statement as one page that opens offline: no request leaves it, light and dark, and it prints well."""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from wattkeeper.core.clock import iso
+from wattkeeper.core.errors import MissingExtraError
+from wattkeeper.core.units import MJ_PER_KWH
+from wattkeeper.report.figures import COLOURS, figures
+from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
+from wattkeeper.report.words import amount, carbon, clock, energy, grouped, percent
+
+MOST_ROWS = 200
+"""Rows of the breakdown on the page; CSV and JSON have all."""
+
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1c2733;--soft:#5d6b7a;--paper:#fbfbf9;--line:#e0e3e6;--card:#fff}
+@media(prefers-color-scheme:dark){:root{--ink:#e6eaee;--soft:#9aa7b4;--paper:#14191f;--line:#2b343d;--card:#1b222a}}
+*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
+main{max-width:1080px;margin:0 auto;padding:32px 20px 64px}h1{font-size:1.7rem;margin:0}h2{font-size:1.15rem;margin:40px 0 8px}
+p{margin:.3em 0}.soft{color:var(--soft)}.sum{margin:24px 0;padding:18px 22px;background:var(--card);border:1px solid var(--line);
+border-radius:10px;display:flex;flex-wrap:wrap;gap:6px 14px;align-items:baseline;font-variant-numeric:tabular-nums}
+.sum b{font-size:1.3rem}.sum .op{color:var(--soft)}.sum .ok{flex-basis:100%;color:var(--soft);font-size:.9rem}
+.sum .wrong{flex-basis:100%;color:#c8503c;font-weight:600}.dot{display:inline-block;width:.65em;height:.65em;border-radius:2px;
+margin-right:.4em}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px}
+.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 16px}.card div{font-size:1.25rem;
+font-variant-numeric:tabular-nums}.card small{color:var(--soft)}.chart{width:100%;background:var(--card);border:1px solid
+var(--line);border-radius:10px;padding:12px;min-height:120px}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;
+font-variant-numeric:tabular-nums;font-size:.92rem}th,td{text-align:right;padding:5px 10px;border-bottom:1px solid var(--line);
+white-space:nowrap}th{color:var(--soft);font-weight:600}th:first-child,td:first-child,.l{text-align:left}
+.l{max-width:22em;overflow:hidden;text-overflow:ellipsis}ul{padding-left:1.2em}
+@media print{body{background:#fff}.chart,.card,.sum{break-inside:avoid}}
+"""
+
+_SCRIPT = """
+const dark = matchMedia('(prefers-color-scheme: dark)').matches, ink = dark ? '#c9d1d9' : '#3a4652';
+const config = {background: 'transparent', font: 'system-ui, sans-serif', view: {stroke: null},
+  axis: {labelColor: ink, titleColor: ink, gridColor: dark ? '#2b343d' : '#e6e8ea', domainColor: ink, tickColor: ink},
+  legend: {labelColor: ink, titleColor: ink}};
+for (const [name, spec] of Object.entries(JSON.parse(document.getElementById('specs').textContent)))
+  vegaEmbed('#chart-' + name, {...spec, config}, {actions: false, renderer: 'svg'});
+"""
+
+_TITLES = {"energy": "Energy", "carbon": "Carbon", "users": "Largest users"}
+
+
+def write_html(statement: Statement, path: Path) -> None:
+    """Write the page. Raises MissingExtraError without the extra `report`."""
+    path.write_text(to_html(statement), "utf-8")
+
+
+def to_html(statement: Statement) -> str:
+    """Return the page. Raises MissingExtraError without the extra `report`."""
+    specs = figures(statement)
+    charts = "".join(f'<h2>{_TITLES[n]}</h2><div class="chart" id="chart-{n}"></div>' for n in specs)
+    title = escape(statement.title or "Energy statement")
+    body = "".join(
+        [_head(statement), _sum(statement), _cards(statement), charts, _accounts(statement), _rows(statement),
+         _quality(statement), _made(statement)]
+    )  # fmt: skip
+    data = json.dumps(specs).replace("<", "\\u003c")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>'
+        f'<body><main>{body}</main><script type="application/json" id="specs">{data}</script>'
+        f"<script>{_bundle()}</script><script>{_SCRIPT}</script></body></html>"
+    )
+
+
+def _bundle() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script."""
+    try:
+        import vl_convert  # noqa: PLC0415 - heavy, and optional
+    except ImportError as error:
+        raise MissingExtraError("wattkeeper.report.html", "vl-convert-python", "report") from error
+    return str(vl_convert.javascript_bundle(None)).replace("</script", "<\\/script")
+
+
+def _head(statement: Statement) -> str:
+    sites = ", ".join(f"{s.id} ({s.timezone}{', ' + s.zone if s.zone else ''})" for s in statement.sites)
+    zone = statement.sites[0].timezone
+    span = " to ".join(clock(t, zone) for t in (statement.period.start_ms, statement.period.end_ms))
+    return (
+        f"<h1>{escape(statement.title or 'Energy statement')}</h1>"
+        f'<p class="soft">{escape(statement.period.name)} · {escape(span)} · {escape(sites)}</p>'
+    )
+
+
+def _sum(statement: Statement) -> str:
+    """Return the balance line, large."""
+    parts = [f"<span>meter <b>{energy(statement.meter_mj)}</b></span>"]
+    for i, account in enumerate(ACCOUNTS):
+        parts.append(f'<span class="op">{"=" if i == 0 else "+"}</span>')
+        value = grouped(statement.energy_mj(account) / MJ_PER_KWH, 3)
+        parts.append(f"<span>{_dot(account)}{NAMES[account]} {value}</span>")
+    if statement.residual_mj:
+        parts.append(f'<span class="wrong">The books do not balance: {statement.residual_mj:+,} mJ</span>')
+    else:
+        parts.append('<span class="ok">The postings add up to the meters to 0 mJ.</span>')
+    return f'<div class="sum">{"".join(parts)}</div>'
+
+
+def _dot(account: str) -> str:
+    return f'<i class="dot" style="background:{COLOURS[NAMES[account]]}"></i>'
+
+
+def _cards(statement: Statement) -> str:
+    currency = escape(statement.sites[0].currency)
+    cost = statement.total("cost")
+    cards = [
+        ("Energy", energy(statement.meter_mj), f"± {energy(statement.uncertainty_mj)} (standard uncertainty)"),
+        ("Carbon, location-based", carbon(statement.total("carbon_g")), _no_intensity(statement)),
+        ("Cost", f"{amount(cost)} {currency}" if cost is not None else "–", "" if cost is not None else "no tariff given"),
+        ("Coverage", percent(statement.coverage), "of asset-time in which a meter was read"),
+        ("GPU utilisation", percent(statement.utilisation), f"known for {percent(statement.utilisation_known, 0)} of held time"),
+        ("Energy per job", f"{grouped(statement.kwh_per_job, 3)} kWh" if statement.kwh_per_job is not None else "–",
+         f"{statement.jobs_ended:,} jobs ended"),
+    ]  # fmt: skip
+    if statement.pue is not None:
+        cards.append(("PUE (interim)", f"{statement.pue:.3f}", "facility energy / IT energy of this period"))
+    water = statement.total("water_l")
+    if water is not None:
+        cards.append(("Water", f"{grouped(water, 0)} L", ""))
+    return '<div class="cards">' + "".join(
+        f'<div class="card"><small>{n}</small><div>{v}</div><small>{escape(t)}</small></div>' for n, v, t in cards
+    ) + "</div>"  # fmt: skip
+
+
+def _no_intensity(statement: Statement) -> str:
+    return f"{percent(statement.no_intensity)} of energy without intensity" if statement.no_intensity else ""
+
+
+def _table(heads: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """Return a table from cells that are escaped already; the first `left` columns are text."""
+    cell = [' class="l"' if i < left else "" for i in range(len(heads))]
+    top = "".join(f"<th{c}>{h}</th>" for c, h in zip(cell, heads, strict=True))
+    body = "".join("<tr>" + "".join(f"<td{c}>{v}</td>" for c, v in zip(cell, r, strict=True)) + "</tr>" for r in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _numbers(row: dict[str, Any]) -> list[str]:
+    return [
+        grouped(row["energy_mj"] / MJ_PER_KWH, 3), carbon(row["carbon_g"]), amount(row["cost"]), percent(row["coverage"]),
+    ]  # fmt: skip
+
+
+def _accounts(statement: Statement) -> str:
+    heads = [
+        "Account",
+        "kWh",
+        "CO2e",
+        escape(statement.sites[0].currency),
+        "Covered",
+        "± kWh",
+        "Imputed",
+        "Bridged",
+        "By count",
+    ]
+    rows = []
+    for row in statement.accounts.iter_rows(named=True):
+        parts = [
+            percent(row[c] / row["energy_mj"]) if row["energy_mj"] else "–"
+            for c in ("imputed_mj", "bridged_mj", "estimated_mj")
+        ]
+        band = grouped(row["uncertainty_mj"] / MJ_PER_KWH, 3)
+        rows.append([_dot(row["account"]) + NAMES[row["account"]], *_numbers(row), band, *parts])
+    return "<h2>Accounts</h2>" + _table(heads, rows)
+
+
+def _rows(statement: Statement) -> str:
+    """Return the breakdown."""
+    keys = {"job": ["job_id", "name", "user", "project", "state"], "node": ["unit"], "hour": ["hour_ms"]}.get(
+        statement.by, [statement.by]
+    )
+    heads = [escape(k.replace("_ms", "").replace("_", " ")) for k in keys]
+    heads += ["kWh", "CO2e", escape(statement.sites[0].currency), "Covered"]
+    zone = statement.sites[0].timezone
+    rows = []
+    for row in statement.rows.head(MOST_ROWS).iter_rows(named=True):
+        words = [
+            clock(row[k], zone) if k == "hour_ms" else escape(str(row[k] if row[k] is not None else "–")) for k in keys
+        ]
+        rows.append([*words, *_numbers(row)])
+    more = statement.rows.height - MOST_ROWS
+    note = f'<p class="soft">… and {more:,} more in the CSV and JSON.</p>' if more > 0 else ""
+    return f"<h2>By {escape(statement.by)}</h2>" + _table(heads, rows, len(keys)) + note
+
+
+def _quality(statement: Statement) -> str:
+    """Return what the reader should know of the meters and of jobs that came to nothing."""
+    found = [
+        [escape(r["kind"]), f"{r['count']:,}", f"{r['meters']:,}", grouped(r["energy_mj"] / MJ_PER_KWH, 3)]
+        for r in statement.findings.iter_rows(named=True)
+    ]
+    out = "<h2>Data quality</h2>"
+    out += (
+        _table(["Finding", "Count", "Meters", "kWh booked over it"], found)
+        if found
+        else "<p>Nothing was found amiss.</p>"
+    )
+    if statement.failed.height:
+        rows = [[escape(s), f"{n:,}", grouped(e / MJ_PER_KWH, 3)] for s, n, e in statement.failed.iter_rows()]
+        out += "<h2>Jobs without a result</h2>" + _table(["State", "Jobs", "kWh"], rows)
+    if statement.embodied_g:
+        rows = [[escape(a), carbon(g)] for a, g in sorted(statement.embodied_g.items(), reverse=True)]
+        out += "<h2>Embodied carbon of the hardware over this time</h2>" + _table(["Account", "CO2e"], rows)
+        out += '<p class="soft">Amortised in a straight line over each device\'s life; never added to the carbon above.</p>'
+    return out
+
+
+def _made(statement: Statement) -> str:
+    """Return how the numbers were made."""
+    lines = []
+    for info in statement.signals:
+        words = ", ".join(w for w in (info.provider, info.version, info.method, info.note) if w)
+        lines.append(f"{escape(info.kind)}: <b>{escape(info.id)}</b> [{escape(info.unit)}] {escape(words)}")
+    lines.append(
+        "Energy is kept in whole millijoules; carbon and cost are ∫ signal dE, read at the signal's own steps."
+    )
+    lines.append("Held idle is energy of a held GPU while it did not work; unaccounted is what meters disagree about.")
+    lines.append("Tables: " + ", ".join(f"{escape(t)} v{v}" for t, v in statement.versions.items()))
+    span = f"[{iso(statement.period.start_ms)}, {iso(statement.period.end_ms)})"
+    return (
+        f"<h2>How these numbers were made</h2><ul>{''.join(f'<li>{x}</li>' for x in lines)}<li>Span {span}.</li></ul>"
+    )

@@ -1,0 +1,55 @@
+"""The statement for scripts: JSON with units in its keys, CSV of its breakdown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import polars as pl
+
+from wattkeeper.core.clock import iso
+from wattkeeper.core.units import MJ_PER_KWH
+from wattkeeper.report.statement import Statement
+
+
+def to_json(statement: Statement) -> dict[str, Any]:
+    """Return a statement as plain values; what is unknown is null."""
+    return {
+        "title": statement.title,
+        "period": {
+            "name": statement.period.name,
+            "start": iso(statement.period.start_ms),
+            "end": iso(statement.period.end_ms),
+        },
+        "balance": {
+            "line": statement.balance_line,
+            "meter_mj": statement.meter_mj,
+            "residual_mj": statement.residual_mj,
+            "uncertainty_kwh": statement.uncertainty_mj / MJ_PER_KWH,
+        },
+        "accounts": [_readable(r) for r in statement.accounts.iter_rows(named=True)],
+        "by": statement.by,
+        "rows": [_readable(r) for r in statement.rows.iter_rows(named=True)],
+        "failed": [_readable(r) for r in statement.failed.iter_rows(named=True)],
+        "consumers": [_readable(r) for r in statement.consumers.iter_rows(named=True)],
+        "findings": statement.findings.to_dicts(),
+        "jobs_ended": statement.jobs_ended,
+        "energy_per_job_kwh": statement.kwh_per_job,
+        "gpu_utilisation": statement.utilisation,
+        "gpu_utilisation_known": statement.utilisation_known,
+        "coverage": statement.coverage,
+        "pue_interim": statement.pue,
+        "energy_without_intensity": statement.no_intensity,
+        "embodied_g": statement.embodied_g,
+        "signals": [asdict(s) for s in statement.signals],
+        "versions": statement.versions,
+    }
+
+
+def _readable(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "energy_kwh": row["energy_mj"] / MJ_PER_KWH}
+
+
+def to_csv(statement: Statement) -> str:
+    """Return the breakdown as CSV."""
+    return statement.rows.with_columns((pl.col("energy_mj") / MJ_PER_KWH).alias("energy_kwh")).write_csv()

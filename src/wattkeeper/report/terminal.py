@@ -1,0 +1,177 @@
+"""The statement in a terminal, at 80 columns."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import polars as pl
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from wattkeeper.core.units import MJ_PER_KWH
+from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
+from wattkeeper.report.words import amount, carbon, clock, energy, grouped, percent
+
+STYLES = {"job": "green", "held_idle": "yellow", "idle": "blue", "overhead": "magenta", "unaccounted": "red"}
+
+
+def render(statement: Statement, *, most: int = 15) -> RenderableType:
+    """Return the whole statement; at most so many rows of its breakdown."""
+    zone = statement.sites[0].timezone
+    span = " to ".join(clock(t, zone) for t in (statement.period.start_ms, statement.period.end_ms))
+    head = Text(statement.title or "Statement", style="bold")
+    return Group(
+        head,
+        Text(f"{statement.period.name} · {span} {zone}", style="dim"),
+        Text(),
+        _balance(statement),
+        Text(),
+        _accounts(statement),
+        Text(),
+        *_bars(statement),
+        _breakdown(statement, most),
+        Text(),
+        _failed(statement),
+        _notes(statement),
+    )
+
+
+def _balance(statement: Statement) -> Text:
+    """Return the balance line, one account a line, so that it reads like a sum."""
+    text = Text(f"meter {energy(statement.meter_mj):>22}  ± {energy(statement.uncertainty_mj)}", style="bold")
+    for i, account in enumerate(ACCOUNTS):
+        sign = "=" if i == 0 else "+"
+        text.append(f"\n  {sign} {NAMES[account]:<12}{energy(statement.energy_mj(account)):>14}", style=STYLES[account])
+    if statement.residual_mj:
+        text.append(f"\nThe books do NOT balance: {statement.residual_mj:+,} mJ", style="bold red")
+    else:
+        text.append("\nThe books balance to 0 mJ.", style="dim")
+    return text
+
+
+def _accounts(statement: Statement) -> Table:
+    currency = statement.sites[0].currency
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Account")
+    for name in ("Share", "CO2e", currency, "Covered", "Imputed", "± kWh"):
+        table.add_column(name, justify="right")
+    for row in statement.accounts.iter_rows(named=True):
+        if row["energy_mj"] == 0 and not row["held_ms"]:
+            continue
+        share = row["energy_mj"] / statement.meter_mj if statement.meter_mj else None
+        imputed = row["imputed_mj"] / row["energy_mj"] if row["energy_mj"] else None
+        table.add_row(
+            Text(NAMES[row["account"]], style=STYLES[row["account"]]),
+            percent(share),
+            carbon(row["carbon_g"]),
+            amount(row["cost"]),
+            percent(row["coverage"]),
+            percent(imputed),
+            grouped(row["uncertainty_mj"] / MJ_PER_KWH, 2),
+        )
+    total = statement.total
+    table.add_row(
+        Text("total", style="bold"), "", carbon(total("carbon_g")), amount(total("cost")), percent(statement.coverage)
+    )
+    return table
+
+
+def _bars(statement: Statement, width: int = 60) -> list[RenderableType]:
+    """Return a bar a day (or an hour, for up to two days), its accounts side by side."""
+    hours = statement.hours.filter(pl.col("energy_mj") > 0)
+    if not hours.height:
+        return []
+    zone = statement.sites[0].timezone
+    n_hours = hours["hour_ms"].n_unique()
+    form = "%m-%d %H:00" if n_hours <= 48 else "%a %m-%d"
+    label = pl.col("hour_ms").map_elements(lambda t: clock(t, zone, form), pl.String).alias("when")
+    sums = hours.with_columns(label).group_by("when", "account", maintain_order=True).agg(pl.col("energy_mj").sum())
+    totals = sums.group_by("when", maintain_order=True).agg(pl.col("energy_mj").sum())
+    longest = max(totals["energy_mj"].to_list())
+    lines: list[RenderableType] = []
+    for when, total in totals.iter_rows():
+        line = Text(f"{when:>11} ", style="dim")
+        parts = dict(sums.filter(pl.col("when") == when).select("account", "energy_mj").iter_rows())
+        done = 0.0
+        for account in ACCOUNTS:
+            before, done = done, done + parts.get(account, 0) / longest * (width - 14)
+            line.append("█▓▒░·"[ACCOUNTS.index(account)] * (math.floor(done) - math.floor(before)), STYLES[account])
+        line.append(f" {grouped(total / MJ_PER_KWH, 1)}", style="dim")
+        lines.append(line)
+    legend = Text(" " * 12)
+    for mark, account in zip("█▓▒░·", ACCOUNTS, strict=True):
+        legend.append(f"{mark} {NAMES[account]}  ", STYLES[account])
+    return [*lines, legend, Text(f"{'kWh':>15}", style="dim"), Text()]
+
+
+def _breakdown(statement: Statement, most: int) -> RenderableType:
+    rows = statement.rows
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    keys = {"job": ("job_id", "user", "state"), "node": ("unit",), "hour": ("hour_ms",)}.get(
+        statement.by, (statement.by,)
+    )
+    for key in keys:
+        table.add_column(
+            "by " + statement.by if key == keys[0] else key, overflow="ellipsis", max_width=26, no_wrap=True
+        )
+    for name in ("kWh", "CO2e", statement.sites[0].currency, "Covered"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows.head(most).iter_rows(named=True):
+        table.add_row(*(_key(row, k, statement) for k in keys), grouped(row["energy_mj"] / MJ_PER_KWH, 3),
+                      carbon(row["carbon_g"]), amount(row["cost"]), percent(row["coverage"]))  # fmt: skip
+    if rows.height <= most:
+        return table
+    return Group(table, Text(f"… and {rows.height - most:,} more; --csv or --json lists all.", style="dim"))
+
+
+def _key(row: dict[str, Any], key: str, statement: Statement) -> str:
+    value = row[key]
+    if value is None:
+        return "nobody" if key in {"user", "project"} and key == statement.by else "–"
+    if key == "hour_ms":
+        return clock(value, statement.sites[0].timezone)
+    return NAMES.get(value, value) if key == "account" else str(value)
+
+
+def _failed(statement: Statement) -> RenderableType:
+    if not statement.failed.height:
+        return Text()
+    states = ", ".join(f"{n} {s.lower()} {energy(e)}" for s, n, e in statement.failed.iter_rows())
+    return Padding(Text(f"Jobs without a result: {states}."), (0, 0, 1, 0))
+
+
+def _notes(statement: Statement) -> Text:
+    lines = []
+    if statement.kwh_per_job is not None:
+        lines.append(f"{statement.jobs_ended:,} jobs ended, {statement.kwh_per_job:,.3f} kWh each on average.")
+    if statement.utilisation is not None:
+        known = percent(statement.utilisation_known, 0)
+        lines.append(f"GPU utilisation {percent(statement.utilisation)} while held (read in {known} of that time).")
+    if statement.pue is not None:
+        lines.append(f"PUE {statement.pue:.3f}, interim: less than 12 months, or IT measured at nodes.")
+    for row in statement.findings.iter_rows(named=True):
+        lines.append(f"{row['count']:,} × {row['kind']} on {row['meters']} meters: {energy(row['energy_mj'])} booked.")
+    for info in statement.signals:
+        note = f"; {info.note}" if info.note else ""
+        lines.append(f"{info.kind}: {info.id} [{info.unit}], {info.provider} {info.version}, {info.method}{note}")
+    if statement.no_intensity > 0:
+        lines.append(
+            f"No intensity is known for {percent(statement.no_intensity)} of the energy; its carbon is left out."
+        )
+    if statement.embodied_g:
+        parts = ", ".join(f"{a} {carbon(g)}" for a, g in sorted(statement.embodied_g.items(), reverse=True))
+        lines.append(f"Embodied carbon of the hardware over this time, never added to the above: {parts}.")
+    versions = ", ".join(f"{t} v{v}" for t, v in statement.versions.items())
+    lines.append(f"Made from {versions}.")
+    return Text("\n".join(lines), style="dim")
+
+
+def to_text(statement: Statement, width: int = 80) -> str:
+    """Return the statement as plain text."""
+    console = Console(width=width, no_color=True, force_terminal=False, record=True, file=None, quiet=True)
+    with console.capture() as _:
+        console.print(render(statement))
+    return console.export_text()

@@ -1,0 +1,43 @@
+"""How numbers read on every face: one place for units, separators and plus-minus."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from wattkeeper.core.units import MJ_PER_KWH
+
+THIN = "\u2009"
+
+
+def grouped(value: float, decimals: int = 0) -> str:
+    """Return a number with thin spaces between thousands and a true minus."""
+    return f"{value:,.{decimals}f}".replace(",", THIN).replace("-", "\u2212")
+
+
+def energy(energy_mj: float) -> str:
+    """Return energy in kWh, or in MWh from 100 MWh on."""
+    in_kwh = energy_mj / MJ_PER_KWH
+    return f"{grouped(in_kwh / 1000, 3)} MWh" if abs(in_kwh) >= 1e5 else f"{grouped(in_kwh, 3)} kWh"
+
+
+def carbon(carbon_g: float | None) -> str:
+    """Return carbon in kg or t; a dash where it is unknown."""
+    if carbon_g is None:
+        return "–"
+    return f"{grouped(carbon_g / 1e6, 3)} t" if abs(carbon_g) >= 1e7 else f"{grouped(carbon_g / 1e3, 2)} kg"
+
+
+def amount(value: float | None, decimals: int = 2) -> str:
+    """Return a plain amount; a dash where it is unknown."""
+    return "–" if value is None else grouped(value, decimals)
+
+
+def percent(ratio: float | None, decimals: int = 1) -> str:
+    """Return a ratio in percent; a dash where it is unknown."""
+    return "–" if ratio is None else f"{ratio * 100:.{decimals}f}{THIN}%"
+
+
+def clock(time_ms: int, zone: str, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Return an instant on a site's clock."""
+    return datetime.fromtimestamp(time_ms / 1000, ZoneInfo(zone)).strftime(form)
