@@ -101,7 +101,9 @@ def _holders(cluster: Cluster, tree: AssetTree, node: str, curves: dict[str, Cur
         for job, asset, start, end, share, _ in rows:
             if asset in gpus and job not in named:
                 implied[job, start, end] += share / len(gpus)
-        rows += [(j, node, s, e, Fraction(round(min(share, Fraction(10**6)))), True) for (j, s, e), share in implied.items()]
+        rows += [
+            (j, node, s, e, Fraction(round(min(share, Fraction(10**6)))), True) for (j, s, e), share in implied.items()
+        ]
     return [r for r in rows if r[3] > r[2]]
 
 
@@ -116,7 +118,11 @@ def _node(node: str, tree: AssetTree, curves: dict[str, Curve], held: list[tuple
     cuts = [c for c in cuts if first <= c <= last]
     own: dict[str, list[tuple[int, int, Fraction]]] = defaultdict(list)
     for left, right in zip(cuts, cuts[1:], strict=False):
-        drawn = {a: at(curves[a], right) - at(curves[a], left) for a in members if curves[a][0][0] <= left and right <= curves[a][-1][0]}
+        drawn = {
+            a: at(curves[a], right) - at(curves[a], left)
+            for a in members
+            if curves[a][0][0] <= left and right <= curves[a][-1][0]
+        }
         if node in drawn:
             drawn[node] -= sum(e for a, e in drawn.items() if a != node)
         for asset, energy in drawn.items():

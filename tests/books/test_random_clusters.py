@@ -17,7 +17,9 @@ from wattkeeper import loop
 from wattkeeper.core.roles import Intake
 from wattkeeper.lake.book import Book
 
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+SLOW = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 def booked(cluster: Cluster, root: str) -> Book:
@@ -81,7 +83,12 @@ def test_the_ledger_does_not_depend_on_how_data_arrived(cluster, seed, pieces):
             if rng.random() < 0.5:
                 loop.attribute(book) if book.state.signal_infos() else None
             if n == 0:
-                book.take(Intake("jobs", allocations=every.allocations, signals=every.signals, signal_infos=every.signal_infos), now_ms=2)
+                book.take(
+                    Intake(
+                        "jobs", allocations=every.allocations, signals=every.signals, signal_infos=every.signal_infos
+                    ),
+                    now_ms=2,
+                )
         loop.attribute(book)
 
         for expected, actual in zip(ledger(whole), ledger(book), strict=True):

@@ -18,7 +18,11 @@ from wattkeeper.core.errors import BookError
 from wattkeeper.core.roles import Intake
 from wattkeeper.lake.book import Book
 
-KILLED_AT = ["wattkeeper.lake.delta.Table.commit", "wattkeeper.lake.state.State.settle", "wattkeeper.lake.delta.Table.write"]
+KILLED_AT = [
+    "wattkeeper.lake.delta.Table.commit",
+    "wattkeeper.lake.state.State.settle",
+    "wattkeeper.lake.delta.Table.write",
+]
 
 
 @pytest.mark.parametrize("where", KILLED_AT)
@@ -35,9 +39,9 @@ def test_a_kill_during_attribution_leaves_a_book_that_heals(tmp_path, where):
         from pathlib import Path
         from wattkeeper import loop
         from wattkeeper.lake.book import Book
-        from {module.rpartition('.')[0]} import {module.rpartition('.')[2]} as hit
+        from {module.rpartition(".")[0]} import {module.rpartition(".")[2]} as hit
         hit.{method} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
-        loop.attribute(Book(Path({str(tmp_path / 'hurt')!r})))
+        loop.attribute(Book(Path({str(tmp_path / "hurt")!r})))
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, env=os.environ.copy())
     assert done.returncode == -signal.SIGKILL
@@ -77,7 +81,9 @@ def test_readings_of_one_instant_that_differ_collapse_the_same_way_in_any_order(
         meter, rows = counter("n1/gpu0", 360)
         made = Book.create(tmp_path / str(first), SITE + node("n1", 1))
         for extra in (first, second):
-            twisted = rows.with_columns(pl.when(pl.col("time_ms") == START + HOUR).then(pl.col("value") + extra).otherwise("value"))
+            twisted = rows.with_columns(
+                pl.when(pl.col("time_ms") == START + HOUR).then(pl.col("value") + extra).otherwise("value")
+            )
             made.take(Intake("t", meters=[meter], readings=twisted), now_ms=0)
         loop.attribute(made)
         results.append(made.postings.scan().select(pl.col("energy_mj").sum()).collect().item())
@@ -93,7 +99,9 @@ def test_readings_of_an_unknown_meter_are_refused_and_the_rest_is_kept(tmp_path)
     refused = made.take(Intake("file.csv", meters=[meter], readings=pl.concat([rows, stray])), now_ms=0)
     loop.attribute(made)
 
-    assert ["3 readings of unknown meter 'stray': declare it in the site file under [[meter]]"] == [r.reason for r in refused]
+    assert ["3 readings of unknown meter 'stray': declare it in the site file under [[meter]]"] == [
+        r.reason for r in refused
+    ]
     assert {"idle": 500.0} == watts(made)
 
 

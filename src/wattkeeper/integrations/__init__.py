@@ -1,0 +1,1 @@
+"""Integrations: one folder for each thing Wattkeeper talks to."""
