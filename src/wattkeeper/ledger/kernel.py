@@ -149,6 +149,8 @@ def post_units(
             if n == 0:
                 continue
             if meters.quantity[m] == UTILISATION:
+                if not meters.primary[m]:
+                    continue
                 _read_activity(meters, m, scratch_ms, scratch, spare, n, steps, busy[0, a], busy[1, a])
                 continue
             n_marks, n_events, n = _repair(meters, m, scratch_ms, scratch, spare_ms, spare, n, marks, events)
@@ -240,6 +242,8 @@ def _instants(
         n += 2
     time_ms = np.empty(0, np.int64)
     for m in range(units.meter0[u], units.meter0[u + 1]):
+        if meters.quantity[m] == UTILISATION and not meters.primary[m]:
+            continue
         if meters.quantity[m] == UTILISATION:
             size = meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m]
             time_ms, value = np.empty(size, np.int64), np.empty(size, np.int64)

@@ -122,13 +122,14 @@ def primary(layout: Layout, rows: Int64s) -> Int64s:
 
     rows: (m,) readings each meter has that day or just around it. On each asset the best source with readings wins: by
     rank, then counter before interval before power, then the most readings, then name; all meters of that source and
-    quantity are used.
+    quantity are used. Energy and utilisation are chosen apart.
     """
     chosen = np.zeros(len(layout.meters), np.int64)
-    groups: dict[int, dict[tuple[str, str], list[int]]] = {}
+    groups: dict[tuple[int, bool], dict[tuple[str, str], list[int]]] = {}
     for i, meter in enumerate(layout.meters):
-        if meter.quantity != "utilisation" and rows[i] > 0:
-            groups.setdefault(int(layout.meter_asset[i]), {}).setdefault((meter.source, meter.quantity), []).append(i)
+        if rows[i] > 0:
+            what = (int(layout.meter_asset[i]), meter.quantity == "utilisation")
+            groups.setdefault(what, {}).setdefault((meter.source, meter.quantity), []).append(i)
     for sources in groups.values():
         best = min(sources, key=lambda k: _preference(layout, sources[k], rows, k))
         chosen[sources[best]] = 1

@@ -68,7 +68,7 @@ def _frame(evidence: Sequence[Evidence]) -> pl.DataFrame:
             "job_id": [e.job for e in evidence],
         }
     )
-    rows = pl.concat(parts).join(names, on="which").filter(pl.col("weight") > 0)
+    rows = pl.concat(parts).join(names, on="which").filter(pl.col("weight").is_finite() & (pl.col("weight") > 0))
     keys = ["asset", "job_id", "time_ms"]
     return rows.group_by(keys).agg(pl.col("weight", "slice").max(), pl.col("device", "host").first()).sort(keys)
 

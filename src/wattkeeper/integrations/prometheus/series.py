@@ -27,7 +27,7 @@ FOREVER_MS = 2**62
 DEVICE_KINDS = frozenset({"gpu", "cpu", "dram"})
 
 DECLARED_BY_HAND = frozenset({"rack"})
-"""What a PDU feeds no label tells: it is metered here and has to stand in the site file."""
+"""What a PDU feeds no label tells: its meter needs an asset in the site file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,8 @@ class Series:
     value: NDArray[np.float64]
 
     def __str__(self) -> str:
-        return f"{self.name}{{{','.join(f'{k}="{v}"' for k, v in sorted(self.labels.items()))}}}"
+        labels = ",".join(f'{k}="{v}"' for k, v in sorted(self.labels.items()))
+        return f"{self.name}{{{labels}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +61,42 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A series that we know, with what it measures and where; variable is None for CEEMS's holders."""
 
     series: Series
     variable: Variable | None
     place: Place
 
+    @property
+    def kind(self) -> str:
+        """Kind of the asset."""
+        return self.variable.kind if self.variable else "gpu"
+
+    @property
+    def device(self) -> str:
+        """Id of the asset; for a MIG instance, of the GPU it is a part of."""
+        return f"{self.place.host}/{self.kind}{self.place.index}" if self.kind in DEVICE_KINDS else self.place.host
+
+    @property
+    def held(self) -> str:
+        """Id of what a holder of the series holds: the MIG instance where there is one, else the GPU."""
+        return f"{self.device}/{self.place.instance}" if self.place.instance else self.device
+
+    @property
+    def asset(self) -> str:
+        """Id of what the values speak of."""
+        return self.held if self.variable and self.variable.per_instance else self.device
+
+    @property
+    def is_activity(self) -> bool:
+        """Whether it tells how busy its asset is."""
+        return self.variable is not None and self.variable.quantity == "utilisation"
+
 
 def to_intake(
     series: Iterable[Series],
-    options: Options = Options(),  # noqa: B008 - immutable
+    options: Options = Options(),
     *,
     source: str = "prometheus",
     start_ms: int = -FOREVER_MS,
@@ -79,45 +105,41 @@ def to_intake(
     """Return what the series say of [start_ms, end_ms).
 
     Samples before start_ms only tell who held a GPU when the span began. Series that we do not know are left out;
-    samples that cannot be true become rejects, one for each series and reason.
+    samples that cannot be true become rejects, one for each meter and reason.
     """
-    intake = Intake(source)
-    found = _placed(series, options, intake)
-    _declare(found, intake)
-    readings = [_readings(f, intake, start_ms, end_ms) for f in _best_activity(found) if f.variable]
-    if readings:
-        intake.readings = (
-            pl.concat(readings).group_by("meter", "time_ms").agg(pl.col("value").max()).sort("meter", "time_ms")
-        ).select(READINGS.schema.names())
+    found, refused = _placed(series, options)
+    assets = _assets(found)
+    readings, meters, faults = _readings(_best_activity(found), start_ms, end_ms)
+    intake = Intake(source, list(assets.values()), meters, readings)
+    intake.rejects = [Reject(source, 0, reason, text) for reason, text in (refused | faults).items()]
     if options.jobs_from:
-        evidence = [e for f in found if (e := _evidence(f, options.jobs_from))]
+        evidence = [e for f in found if (e := _evidence(f, options.jobs_from, assets))]
         intake.allocations, intake.jobs = holders.held(evidence, options.interval_ms, start_ms, end_ms)
     return intake
 
 
-def _placed(series: Iterable[Series], options: Options, intake: Intake) -> list[_Found]:
-    """Return the series we know with their places; those that cannot be placed become rejects."""
+def _placed(series: Iterable[Series], options: Options) -> tuple[list[Found], dict[str, str]]:
+    """Return the series we know, and the reason for each that no label places."""
     known = []
     for s in series:
         variable = variable_of(s.name, s.labels)
         if variable or s.name == CEEMS_HOLDER:
             index = variable.index if variable else ("index",)
-            known.append(_Found(s, variable, place_of(s.labels, index, options.host_pattern, options.host)))
-    numbers = _device_numbers(known)
-    placed = []
+            known.append(Found(s, variable, place_of(s.labels, index, options.host_pattern, options.host)))
+    numbers = _gpu_numbers(known)
+    placed, refused = [], {}
     for found in known:
-        where = found.place
-        if not where.host:
-            intake.rejects.append(Reject(intake.source, 0, f"{found.series}: no label names the host; name one", ""))
-        elif _kind(found) == "gpu" and not (number := numbers.get((where.host, where.uuid), where.index)):
-            intake.rejects.append(Reject(intake.source, 0, f"{found.series}: no label tells which GPU of the node", ""))
+        number = _number(found, numbers)
+        if not found.place.host:
+            refused[f"{found.series}: no label tells the host; say which it is"] = ""
+        elif not number:
+            refused[f"{found.series}: no label tells which GPU of the node it is"] = ""
         else:
-            index = number if _kind(found) == "gpu" else where.index or "0"
-            placed.append(_Found(found.series, found.variable, replace(where, index=index)))
-    return placed
+            placed.append(replace(found, place=replace(found.place, index=number)))
+    return placed, refused
 
 
-def _device_numbers(known: Sequence[_Found]) -> dict[tuple[str, str], str]:
+def _gpu_numbers(known: Sequence[Found]) -> dict[tuple[str, str], str]:
     """Return (host, UUID) → number of the GPU in its node.
 
     A metric of the GPU itself decides. CEEMS numbers MIG instances on through the node, so of its numbers for one UUID
@@ -126,68 +148,84 @@ def _device_numbers(known: Sequence[_Found]) -> dict[tuple[str, str], str]:
     numbers: dict[tuple[str, str], tuple[bool, int]] = {}
     for found in known:
         where = found.place
-        if where.uuid and where.index and _kind(found) == "gpu":
+        if found.kind == "gpu" and where.uuid and where.index:
             key, number = (where.host, where.uuid), (found.variable is None, int(where.index))
             numbers[key] = min(numbers.get(key, number), number)
     return {key: str(number) for key, (_, number) in numbers.items()}
 
 
-def _kind(found: _Found) -> str:
-    return found.variable.kind if found.variable else "gpu"
+def _number(found: Found, numbers: Mapping[tuple[str, str], str]) -> str:
+    """Return the number of a device in its node: its own label's, else its UUID's; "" for a GPU that has neither."""
+    place = found.place
+    if found.kind != "gpu":
+        return place.index or "0"
+    return place.index if place.index and found.variable else numbers.get((place.host, place.uuid), place.index)
 
 
-def _device(found: _Found) -> str:
-    """Return the id of the asset, for a MIG instance of the GPU it is a part of."""
-    kind = _kind(found)
-    return f"{found.place.host}/{kind}{found.place.index}" if kind in DEVICE_KINDS else found.place.host
-
-
-def _held_asset(found: _Found) -> str:
-    """Return the id of what a holder of this series holds: the MIG instance, else the GPU."""
-    return f"{_device(found)}/{found.place.instance}" if found.place.instance else _device(found)
-
-
-def _asset(found: _Found) -> str:
-    """Return the id of what the values speak of."""
-    return _held_asset(found) if found.variable and found.variable.per_instance else _device(found)
-
-
-def _declare(found: Sequence[_Found], intake: Intake) -> None:
-    """Add the assets that the series speak of: nodes, their devices, MIG instances with the profile that one tells."""
+def _assets(found: Sequence[Found]) -> dict[str, Asset]:
+    """Return the assets that the series speak of, by id: nodes, their devices, and MIG instances with their slices."""
     assets: dict[str, Asset] = {}
     for f in found:
-        kind, host, device, place = _kind(f), f.place.host, _device(f), f.place
-        if kind in DECLARED_BY_HAND:
+        if f.kind in DECLARED_BY_HAND:
             continue
-        assets.setdefault(host, Asset(host, "node", ""))
-        if kind in DEVICE_KINDS and (device not in assets or (place.model and not assets[device].model)):
-            assets[device] = Asset(device, kind, host, place.model)
-        if kind == "gpu" and place.instance and (place.slice is not None or _held_asset(f) not in assets):
-            instance = _held_asset(f)
-            assets[instance] = Asset(instance, "mig", device, place.model, slice=place.slice or 1.0)
-    intake.assets = list(assets.values())
+        place, device = f.place, f.device
+        assets.setdefault(place.host, Asset(place.host, "node", ""))
+        if f.kind in DEVICE_KINDS and (device not in assets or (place.model and not assets[device].model)):
+            assets[device] = Asset(device, f.kind, place.host, place.model)
+        if f.kind == "gpu" and place.instance and (place.slice is not None or f.held not in assets):
+            assets[f.held] = Asset(f.held, "mig", device, place.model, slice=place.slice or 1.0)
+    return assets
 
 
-def _best_activity(found: Sequence[_Found]) -> list[_Found]:
-    """Return the series without the lesser ones of an asset's utilisation metrics: they would count its time twice."""
+def _best_activity(found: Sequence[Found]) -> list[Found]:
+    """Return the series that are readings, of several utilisation metrics of an asset only those of the best one."""
     best: dict[str, int] = {}
     for f in found:
-        if f.variable and f.variable.quantity == "utilisation":
-            best[_asset(f)] = min(best.get(_asset(f), f.variable.rank), f.variable.rank)
-    return [
-        f for f in found if not f.variable or f.variable.quantity != "utilisation" or f.variable.rank == best[_asset(f)]
-    ]
+        if f.variable and f.is_activity:
+            best[f.asset] = min(best.get(f.asset, f.variable.rank), f.variable.rank)
+    return [f for f in found if f.variable and (not f.is_activity or f.variable.rank == best[f.asset])]
 
 
-def _meter(found: _Found, variable: Variable) -> Meter:
+def _readings(found: Sequence[Found], start_ms: int, end_ms: int) -> tuple[pl.DataFrame, list[Meter], dict[str, str]]:
+    """Return the readings in the span, their meters, and the reason for those refused → an example."""
+    frames, meters, faults = [READINGS.empty()], {}, {}
+    for f in found:
+        meter = _meter(f)
+        inside = (f.series.time_ms >= start_ms) & (f.series.time_ms < end_ms)
+        time_ms, value = f.series.time_ms[inside], f.series.value[inside]
+        integers, refused = to_integers(value, _variable(f))
+        sound = np.ones(len(value), np.bool_)
+        for reason, mask in refused:
+            sound &= ~mask
+            at = int(mask.argmax())
+            faults[_told(meter, reason, int(mask.sum()), int(time_ms[at]))] = f"{f.series} {value[at]}"
+        if sound.any():
+            meters[meter.id] = meter
+            columns = {"meter": meter.id, "time_ms": time_ms[sound], "value": integers[sound]}
+            frames.append(pl.DataFrame(columns, READINGS.schema))
+    merged = pl.concat(frames).group_by("meter", "time_ms").agg(pl.col("value").max()).sort("meter", "time_ms")
+    return merged, list(meters.values()), faults
+
+
+def _variable(found: Found) -> Variable:
+    assert found.variable is not None
+    return found.variable
+
+
+def _told(meter: Meter, reason: str, count: int, first_ms: int) -> str:
+    which = f"the sample at {iso(first_ms)} is" if count == 1 else f"{count} samples from {iso(first_ms)} on are"
+    return f"{meter.id}: {which} {reason}"
+
+
+def _meter(found: Found) -> Meter:
     """Return the meter of a series. Its id holds the UUID, so that a swapped GPU is another meter."""
+    variable = _variable(found)
     parts = "/".join(v for p in variable.parts if (v := found.series.labels.get(p)))
     source = variable.source if variable.parts_add or not parts else f"{variable.source}/{parts}"
     which = parts if variable.parts_add else found.place.uuid
-    asset = _asset(found)
     return Meter(
-        f"{asset}:{which}:{source}:{variable.quantity}",
-        asset,
+        f"{found.asset}:{which}:{source}:{variable.quantity}",
+        found.asset,
         variable.quantity,
         source,
         variable.rank,
@@ -195,39 +233,24 @@ def _meter(found: _Found, variable: Variable) -> Meter:
     )
 
 
-def _readings(found: _Found, intake: Intake, start_ms: int, end_ms: int) -> pl.DataFrame:
-    """Return a series's readings in the span; add its meter, and a reject for each reason that refused some."""
-    series, variable = found.series, found.variable
-    assert variable is not None
-    meter = _meter(found, variable)
-    inside = (series.time_ms >= start_ms) & (series.time_ms < end_ms)
-    time_ms, value = series.time_ms[inside], series.value[inside]
-    integers, refused = to_integers(value, variable)
-    sound = np.ones(len(value), np.bool_)
-    for reason, mask in refused:
-        sound &= ~mask
-        first = int(np.flatnonzero(mask)[0])
-        many = f"{mask.sum()} samples from {iso(int(time_ms[first]))} on are" if mask.sum() > 1 else ""
-        told = f"{meter.id}: {many or f'the sample at {iso(int(time_ms[first]))} is'} {reason}"
-        intake.rejects.append(Reject(intake.source, 0, told, f"{series} {value[first]}"))
-    if sound.any() and all(m.id != meter.id for m in intake.meters):
-        intake.meters.append(meter)
-    return pl.DataFrame({"meter": meter.id, "time_ms": time_ms[sound], "value": integers[sound]}, READINGS.schema)
+def _evidence(found: Found, jobs_from: str, assets: Mapping[str, Asset]) -> holders.Evidence | None:
+    """Return what a series tells of who holds its GPU; None where it tells nothing of that.
 
-
-def _evidence(found: _Found, jobs_from: str) -> holders.Evidence | None:
-    """Return what a series tells of the holder of its GPU; a GPU that nobody holds has evidence of no job."""
-    place, labels = found.place, found.series.labels
-    if _kind(found) != "gpu" or (found.variable is None) != (jobs_from == "ceems"):
+    A series of the right exporter that names no job is evidence of nobody: it ends the time of the job before.
+    """
+    if jobs_from == "ceems":
+        job = found.series.labels.get("uuid", "") if found.variable is None else None
+    else:
+        by_dcgm = found.variable is not None and found.variable.source.startswith("dcgm")
+        job = job_of(found.series.labels, jobs_from) if by_dcgm else None
+    if job is None:
         return None
-    ceems = found.variable is None
-    job = labels.get("uuid", "") if ceems else job_of(labels, jobs_from)
     return holders.Evidence(
-        asset=_held_asset(found),
-        device=_device(found),
-        host=place.host,
-        slice=place.slice or 1.0 if place.instance else 1.0,
+        asset=found.held,
+        device=found.device,
+        host=found.place.host,
+        slice=assets[found.held].slice,
         job=job,
         time_ms=found.series.time_ms,
-        weight=found.series.value if ceems else np.ones(len(found.series.time_ms)),
+        weight=found.series.value if jobs_from == "ceems" else np.ones(len(found.series.time_ms)),
     )

@@ -53,7 +53,7 @@ def _faults(values: Floats, scaled: Floats, variable: Variable) -> list[tuple[st
 
 
 def _blank(values: Floats) -> Bools:
-    """Return which values are marks: up to 16 above 2⁴⁷; near 2⁶³ floats stand 1024 apart, so all neighbours are one."""
+    """Return which values are marks: within 16 of 2⁴⁷, or near 2⁶³, where doubles stand 1024 apart."""
     return (np.abs(values - _BLANKS[0]) <= 16) | (np.abs(values - _BLANKS[1]) <= 2048)
 
 

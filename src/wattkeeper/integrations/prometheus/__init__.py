@@ -1,0 +1,1 @@
+"""Prometheus-compatible servers and exposition pages: DCGM, node-exporter, IPMI, Redfish, SNMP, Kepler, CEEMS."""
