@@ -73,6 +73,7 @@ class NodeGroupConfig(_Table):
     names: str = Field(description="Host list such as n[01-16].")
     parent: str = Field(description="Rack, hall or site they stand in.")
     model: str = Field("", description="Maker's model name of the node.")
+    cpus: int = Field(0, ge=0, description="CPUs in each, as the scheduler counts them.")
     gpus: int = Field(0, ge=0, description="GPUs in each, named <node>/gpu0 and on.")
     gpu_model: str = Field("", description="Maker's model name of the GPUs.")
     max_power_w: float | None = Field(None, gt=0, description="Power a node cannot exceed [W].")
@@ -203,6 +204,10 @@ class SiteFile(_Table):
         if len(self.site) == 1:
             return self.site[0].id
         raise ConfigError("The site file has several sites. Set default_parent to say where unknown nodes stand.")
+
+    def cpus_of(self, node: str) -> int:
+        """Return the CPUs of a node; 0 where they are not declared."""
+        return next((g.cpus for g in self.nodes if node in expand_hosts(g.names)), 0)
 
     def assets(self) -> AssetTree:
         """Return the declared assets as a tree."""

@@ -65,3 +65,17 @@ def progress(what: str) -> Iterator[Told]:
             bar.update(task, description=f"{what}: {step}", completed=done, total=total or None)
 
         yield told
+
+
+def time_ms(text: str) -> int:
+    """Return an ISO 8601 time, UTC where it has no offset, as milliseconds. Raises ConfigError where it is none."""
+    from datetime import UTC, datetime
+
+    from wattkeeper.core.clock import to_ms
+    from wattkeeper.core.errors import ConfigError
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"'{text}' is not a time. Write 2026-10-01 or 2026-10-01T12:00.") from error
+    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

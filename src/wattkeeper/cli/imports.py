@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,136 @@ def csv(
     _take(opened, [CsvSource(f, found, layout) for f in files], json)
 
 
-def _take(book: Book, sources: list[Source], json: bool) -> None:
+@app.command("sacct")
+def sacct(
+    file: Path | None = typer.Argument(None, help="Output of sacct --parsable2; left out: run the command."),
+    book: Path = common.BOOK,
+    fields: str = typer.Option("", help="Columns of a file without a header, joined by commas."),
+    timezone: str = typer.Option("UTC", help="Zone of times without an offset."),
+    cluster: str = typer.Option("", help="Put before each job id, where one book has several clusters."),
+    start: str = typer.Option("now-1day", help="For the command: jobs from then on."),
+    end: str = typer.Option("now", help="For the command: jobs up to then."),
+    json: bool = common.JSON,
+) -> None:
+    """Import jobs from Slurm's accounting.
+
+    Which GPUs of a node a job held is exact only where it held all of them; see slurm-gpus and gpu-log for the rest.
+
+    Example: wattkeeper import sacct jobs.txt --timezone Europe/Berlin --book mybook
+    """
+    from wattkeeper.integrations.slurm.sacct import NodeSize, SacctSource
+
+    opened = common.open_book(book)
+    tree = opened.tree()
+    gpus = {a.id: sum(tree[c].kind == "gpu" for c in tree.children[a.id]) for a in tree.walk() if a.kind == "node"}
+    sizes = {node: NodeSize(opened.site_file.cpus_of(node), n) for node, n in gpus.items()}
+    names = [f.strip() for f in fields.split(",") if f.strip()]
+    source = SacctSource(file, sizes=sizes, fields=names, timezone=timezone, cluster=cluster, start=start, end=end)
+    _take(opened, [source], json)
+
+
+@app.command("slurm-gpus")
+def slurm_gpus(
+    file: Path = typer.Argument(..., help="Output of scontrol show job -d, or of squeue --json."),
+    book: Path = common.BOOK,
+    timezone: str = typer.Option("UTC", help="Zone of scontrol's times."),
+    cluster: str = typer.Option("", help="Put before each job id, where one book has several clusters."),
+    json: bool = common.JSON,
+) -> None:
+    """Import which GPUs jobs hold, as Slurm's controller tells it.
+
+    Example: scontrol show job -d > jobs.txt; wattkeeper import slurm-gpus jobs.txt --book mybook
+    """
+    from wattkeeper.integrations.slurm.gres import ScontrolSource, SqueueSource
+
+    with file.open("rb") as start:
+        is_json = start.read(64).lstrip().startswith(b"{")
+    source = (
+        SqueueSource(file, cluster=cluster) if is_json else ScontrolSource(file, timezone=timezone, cluster=cluster)
+    )
+    _take(common.open_book(book), [source], json)
+
+
+@app.command("gpu-log")
+def gpu_log(
+    file: Path = typer.Argument(..., help="Log that the Slurm prolog and epilog of Wattkeeper write."),
+    book: Path = common.BOOK,
+    cluster: str = typer.Option("", help="Put before each job id, where one book has several clusters."),
+    json: bool = common.JSON,
+) -> None:
+    """Import which GPUs jobs held from a prolog and epilog log.
+
+    Example: wattkeeper import gpu-log /var/log/wattkeeper-gpus.log --book mybook
+    """
+    from wattkeeper.integrations.slurm.gres import PrologSource
+
+    _take(common.open_book(book), [PrologSource(file, cluster=cluster)], json)
+
+
+@app.command("prometheus")
+def prometheus(
+    url: str = typer.Argument(..., help="Address of a server with the Prometheus HTTP API."),
+    book: Path = common.BOOK,
+    start: str = typer.Option("", help="From this time (ISO 8601, UTC); needed the first time only."),
+    end: str = typer.Option("", help="Up to this time. Default: now."),
+    match: str = typer.Option("", help='Further label matchers, such as cluster="a".'),
+    jobs_from: str = typer.Option("", help="What tells who holds a GPU: hpc_job, pod or ceems."),
+    step: int = typer.Option(30, help="Scrape interval [s]."),
+    token: str = typer.Option("", envvar="WATTKEEPER_PROMETHEUS_TOKEN", help="Bearer token."),
+    user: str = typer.Option("", help="User for basic authentication."),
+    password: str = typer.Option("", envvar="WATTKEEPER_PROMETHEUS_PASSWORD", help="Password of that user."),
+    ca_file: Path | None = typer.Option(None, help="PEM file of the authority that signed the server's certificate."),
+    json: bool = common.JSON,
+) -> None:
+    """Import readings from a Prometheus server: DCGM, RAPL, IPMI, Redfish, SNMP, Kepler and CEEMS series.
+
+    Reads on from where the last import of this server stopped; what fails is asked for again next time.
+
+    Example: wattkeeper import prometheus http://prom:9090 --start 2026-10-01 --book mybook
+    """
+    from wattkeeper.core.errors import ConfigError
+    from wattkeeper.integrations.prometheus.api import PrometheusSource
+    from wattkeeper.integrations.prometheus.link import Access
+    from wattkeeper.integrations.prometheus.series import Options
+
+    opened = common.open_book(book)
+    cursor = f"prometheus {url.rstrip('/')} {match}".rstrip()
+    cursor_ms = opened.state.cursor_ms(cursor)
+    if cursor_ms is None and not start:
+        raise ConfigError(f"{url} was never imported into this book. Give --start the first time.")
+    source = PrometheusSource(
+        url,
+        common.time_ms(start) if start else 0,
+        common.time_ms(end) if end else common.now_ms(),
+        cursor_ms=None if start else cursor_ms,
+        advance=lambda position_ms: opened.state.advance(cursor, position_ms),
+        options=Options(jobs_from=jobs_from or None, interval_ms=step * 1000),
+        access=Access(token=token, user=user, password=password, ca_file=ca_file),
+        matchers=match,
+    )
+    _take(opened, [source], json)
+
+
+@app.command("exposition")
+def exposition(
+    where: str = typer.Argument(..., help="File or URL in the Prometheus text format."),
+    book: Path = common.BOOK,
+    time: str = typer.Option("", help="When it was scraped (ISO 8601, UTC). Default: now."),
+    host: str = typer.Option("", help="Host of series that name none."),
+    json: bool = common.JSON,
+) -> None:
+    """Import one scrape of an exporter.
+
+    Example: wattkeeper import exposition http://n01:9400/metrics --book mybook
+    """
+    from wattkeeper.integrations.prometheus.exposition import ExpositionSource
+    from wattkeeper.integrations.prometheus.series import Options
+
+    when_ms = common.time_ms(time) if time else common.now_ms()
+    _take(common.open_book(book), [ExpositionSource(where, when_ms, options=Options(host=host))], json)
+
+
+def _take(book: Book, sources: Sequence[Source], json: bool) -> None:
     """Keep what sources yield and say what was refused."""
     from wattkeeper import loop
 

@@ -7,7 +7,7 @@ time stamp, so silences vanish and energy is attributed to the wrong instant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.roles import Intake
+from wattkeeper.integrations.prometheus import link, series
 from wattkeeper.integrations.prometheus.holders import MAX_GAP_MS
 from wattkeeper.integrations.prometheus.link import Access, Client, connect, get
 from wattkeeper.integrations.prometheus.names import CEEMS_HOLDER, VARIABLE_MAP
@@ -28,20 +29,16 @@ MAX_SAMPLES = 1_000_000
 
 MIN_CHUNK_MS = 60_000
 
-REREAD_MS = 300_000
-"""What lies this far before the cursor is read again: a scrape is stored some seconds after its time stamp."""
+SETTLE_MS = 300_000
+"""The last part of a span is read again by the next run: a scrape is stored some seconds after its time stamp."""
 
 
 class PrometheusSource:
     """All metrics we know from one server, in [start_ms, end_ms).
 
     url: the server's address with its path prefix, such as http://prometheus:9090 or https://thanos/prometheus.
-    cursor_ms: up to where it was read before; None reads from start_ms on.
-    matchers: further label matchers in PromQL, such as 'cluster="a",job="dcgm"'.
-    advance: called with the instant up to which all is kept.
-
-    `advance` is called only when the reader comes back for the next batch, that is when the last one is kept: a query
-    that fails and a batch that cannot be stored never move the cursor.
+    match: further label matchers in PromQL, such as 'cluster="a",job="dcgm"'.
+    chunk_ms, max_samples: bounds on what is read at once.
     """
 
     def __init__(
@@ -50,39 +47,38 @@ class PrometheusSource:
         start_ms: int,
         end_ms: int,
         *,
-        cursor_ms: int | None = None,
-        advance: Callable[[int], None] = lambda _ms: None,
-        options: Options = Options(),
-        access: Access = Access(),
-        matchers: str = "",
-        max_samples: int = MAX_SAMPLES,
+        match: str = "",
+        options: Options = series.DEFAULT,
+        access: Access = link.DEFAULT,
         chunk_ms: int = CHUNK_MS,
+        max_samples: int = MAX_SAMPLES,
     ) -> None:
-        self.url = url.rstrip("/")
-        self.end_ms = end_ms
-        self.position_ms = start_ms if cursor_ms is None else max(start_ms, cursor_ms - REREAD_MS)
-        self._advance, self._options, self._access = advance, options, access
-        self._matchers, self._max_samples, self._chunk_ms = matchers, max_samples, chunk_ms
+        self.url, self.start_ms, self.end_ms = url.rstrip("/"), start_ms, end_ms
+        self._match, self._options, self._access = match, options, access
+        self._chunk_ms, self._max_samples = chunk_ms, max_samples
+        self._at_ms = start_ms
 
     @property
-    def name(self) -> str:
-        """The name under which the cursor is kept."""
-        return f"prometheus {self.url} {self._matchers}".rstrip()
+    def position_ms(self) -> int:
+        """Up to where all is kept: where the next run has to start.
+
+        It moves on only when the reader comes back for the next batch, that is when the last one is kept. So neither a
+        query that fails nor a batch that cannot be stored moves it.
+        """
+        return max(self.start_ms, min(self._at_ms, self.end_ms - SETTLE_MS))
 
     def read(self) -> Iterator[Intake]:
         """Yield a batch per chunk. Raises SourceError; what was yielded before stays good, and a later run goes on."""
         with connect(self._access) as client:
-            while self.position_ms < self.end_ms:
+            while self._at_ms < self.end_ms:
                 until_ms, names = self._next_chunk(client)
-                series = self._series(client, names, until_ms)
-                if series:
-                    yield to_intake(series, self._options, source=self.name, start_ms=self.position_ms, end_ms=until_ms)
-                self.position_ms = until_ms
-                self._advance(until_ms)
+                if found := self._series(client, names, until_ms):
+                    yield to_intake(found, self._options, source=self.url, start_ms=self._at_ms, end_ms=until_ms)
+                self._at_ms = until_ms
 
     def _next_chunk(self, client: Client) -> tuple[int, list[str]]:
         """Return until when to read, so that it is not too much at once, and the metrics that are there."""
-        start_ms = self.position_ms
+        start_ms = self._at_ms
         until_ms = min((start_ms // self._chunk_ms + 1) * self._chunk_ms, self.end_ms)
         while True:
             counts = self._counts(client, start_ms, until_ms)
@@ -103,14 +99,14 @@ class PrometheusSource:
     def _names(self, client: Client, start_ms: int, until_ms: int) -> list[str]:
         """Return which of our metrics the server has around a span."""
         known = "|".join([*VARIABLE_MAP, CEEMS_HOLDER])
-        match = f'{{__name__=~"{known}"{"," if self._matchers else ""}{self._matchers}}}'
+        match = f'{{__name__=~"{known}"{"," if self._match else ""}{self._match}}}'
         params = {"match[]": match, "start": _seconds(start_ms), "end": _seconds(until_ms)}
         found = set(self._data(client, "label/__name__/values", params))
         return [name for name in (*VARIABLE_MAP, CEEMS_HOLDER) if name in found]
 
     def _series(self, client: Client, names: list[str], until_ms: int) -> list[Series]:
         """Return the chunk's series, with the samples before it that tell who held what as it began."""
-        start_ms = self.position_ms - (MAX_GAP_MS if self._options.jobs_from else 0)
+        start_ms = self._at_ms - (MAX_GAP_MS if self._options.jobs_from else 0)
         found = []
         for name in names:
             for row in self._query(client, self._selector(name, start_ms, until_ms), until_ms):
@@ -121,7 +117,7 @@ class PrometheusSource:
         return found
 
     def _selector(self, name: str, start_ms: int, until_ms: int) -> str:
-        return f"{name}{{{self._matchers}}}[{until_ms - start_ms}ms]"
+        return f"{name}{{{self._match}}}[{until_ms - start_ms}ms]"
 
     def _query(self, client: Client, query: str, until_ms: int) -> list[dict[str, Any]]:
         """Return the result of an instant query, asked one millisecond before `until_ms`.
@@ -142,10 +138,8 @@ class PrometheusSource:
         except (ValueError, KeyError, TypeError) as error:
             raise SourceError(f"{self.url} does not speak the Prometheus API: {answer.text[:80]!r}.") from error
         if partial or body.get("warnings"):
-            missing = "; ".join(body.get("warnings") or ["part of the data"])
-            raise SourceError(
-                f"{self.url} has not all of it at {iso(self.position_ms)} ({missing}). Nothing of it was kept; try later."
-            )
+            told = "; ".join(body.get("warnings") or ["partial"])
+            raise SourceError(f"{self.url} has only part of the data from {iso(self._at_ms)} on: {told}. Try later.")
         return data
 
 

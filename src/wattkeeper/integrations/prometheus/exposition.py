@@ -12,6 +12,7 @@ import numpy as np
 
 from wattkeeper.core.errors import ImportFileError, MissingExtraError
 from wattkeeper.core.roles import Intake, Reject
+from wattkeeper.integrations.prometheus import link, series
 from wattkeeper.integrations.prometheus.link import Access, connect, get
 from wattkeeper.integrations.prometheus.names import CEEMS_HOLDER, VARIABLE_MAP
 from wattkeeper.integrations.prometheus.series import Options, Series, to_intake
@@ -34,14 +35,16 @@ class ExpositionSource:
     it. Series without a host label are given options.host, else the host of the address.
     """
 
-    def __init__(self, where: str, time_ms: int, *, options: Options = Options(), access: Access = Access()) -> None:
+    def __init__(
+        self, where: str, time_ms: int, *, options: Options = series.DEFAULT, access: Access = link.DEFAULT
+    ) -> None:
         self._where, self._time_ms, self._options, self._access = where, time_ms, options, access
 
     def read(self) -> Iterator[Intake]:
         """Yield one batch. Raises ImportFileError for a file, SourceError for an address that cannot be read."""
         text, host = self._text()
-        series, rejects = parse(text, self._time_ms, self._where)
-        intake = to_intake(series, replace(self._options, host=self._options.host or host), source=self._where)
+        found, rejects = parse(text, self._time_ms, self._where)
+        intake = to_intake(found, replace(self._options, host=self._options.host or host), source=self._where)
         intake.rejects = [*rejects, *intake.rejects]
         yield intake
 
@@ -87,7 +90,7 @@ def _series(key: _Key, samples: Iterable[tuple[int, float]]) -> Series:
 
 def _read_plain(line: str) -> Sample:
     """Return the sample of a line of the text format."""
-    ((sample,),) = (family.samples for family in text_parser.text_string_to_metric_families(line))
+    ((sample,),) = (family.samples for family in text_parser.text_string_to_metric_families(line))  # type: ignore[no-untyped-call]
     return sample
 
 

@@ -72,7 +72,7 @@ def mig_slice(profile: str, model: str) -> float | None:
     return min(int(count[1]) / slices, 1.0)
 
 
-def job_of(labels: Mapping[str, str], jobs_from: str | None) -> str:
+def job_of(labels: Mapping[str, str], jobs_from: str) -> str:
     """Return the id of the job that a series says holds its GPU, "" for none.
 
     jobs_from: "hpc_job" or "pod" (the id is then namespace/pod). The exporter's own pod, which stands on the series of

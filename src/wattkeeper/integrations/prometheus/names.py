@@ -1,21 +1,25 @@
-"""Which series we know: from an exporter's metric name to what it measures, in which unit, on which asset.
-
-Sources: dcgm-exporter etc/default-counters.csv and DCGM 4.6 dcgm_fields.h (units and renames), node_exporter rapl
-collector, prometheus-ipmi-exporter, Kepler and CEEMS metric pages, PowerNet-MIB (rPDU2 power in hundredths of kW).
-"""
+"""What the metrics are called: one table from a metric's name to the quantity, unit and asset it speaks of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """What one metric name stands for.
+class Variable:
+    """What a metric measures.
 
-    quantity, unit: as in core/units.py. kind: of the asset it measures. source, rank, accuracy_pct: as in core.Meter.
-    index: labels that number the device, first found wins. part: label that tells several sensors of one asset apart.
-    only: label values it is taken for, where others would count the same energy again.
+    quantity, kind: as in core.assets. unit: one of the quantity's units, or PERCENT_OR_RATIO; scale multiplies first.
+    source: meters of one source and quantity on one asset add up, so names of one and the same reading share a source.
+    rank: lower wins where several sources measure one asset. accuracy_pct: half-width of the error band [% of reading].
+    only: label → pattern that its whole value must match, else the series is not taken.
+    index: labels that hold the number of the device in its node, best first.
+    parts: labels that tell apart the inputs of one asset. Where `parts_add` they are metered side by side and add up
+    (cords of a PDU); where not, one may contain another (chassis of a server), and each is a source of its own.
+    per_instance: a MIG instance's series speaks of the instance; all other series repeat the whole GPU on each of them.
     """
 
     quantity: str
@@ -24,61 +28,93 @@ class Metric:
     source: str
     rank: int
     accuracy_pct: float = 5.0
-    index: tuple[str, ...] = ()
-    part: str = ""
-    only: tuple[str, tuple[str, ...]] = ("", ())
     scale: float = 1.0
+    only: Mapping[str, str] = field(default_factory=dict)
+    index: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    parts_add: bool = False
+    per_instance: bool = False
+
+    def takes(self, labels: Mapping[str, str]) -> bool:
+        """Return whether a series with these labels is one to take."""
+        return all(re.fullmatch(pattern, labels.get(label, "")) for label, pattern in self.only.items())
 
 
-_GPU = ("gpu", "index", "gpu_index", "minor_number")
+PERCENT_OR_RATIO = "percent or ratio"
+"""DCGM 4.6 uses DCGM_FI_DEV_GPU_UTIL_RATIO for field 203 in percent, DCGM 4.7 for field 1613, a ratio of 0 to 1."""
+
+_GPU_INDEX = ("gpu", "device")
+_RAPL_PATH = r"(?!.*rapl-mmio).*"
+"""The same package shows twice, by MSR and by MMIO: only the MSR counter is taken."""
+
+_dcgm_w = partial(Variable, "power", "W", "gpu", index=_GPU_INDEX)
+_dcgm_busy = partial(Variable, "utilisation", kind="gpu", index=_GPU_INDEX)
+_joules = partial(Variable, "energy_counter", "J")
+_node_w = partial(Variable, "power", "W", "node")
+_rapl = partial(_joules, rank=20, index=("index", "path"), only={"path": _RAPL_PATH})
+_kepler = partial(_joules, source="kepler", rank=30, index=("path",))
+_pdu_w = partial(Variable, "power", "W", "rack", "snmp", 10, 2.0, parts_add=True)
 
 
-def _dcgm(*names: str, metric: Metric) -> dict[str, Metric]:
-    return {f"DCGM_FI_{n}": metric for n in names}
+def _cray(quantity: str, unit: str) -> tuple[Variable, ...]:
+    make = partial(Variable, quantity, unit, source="cray", rank=25)
+    return (
+        make("node", only={"domain": "node"}),
+        make("gpu", only={"domain": r"accel\d+"}, index=("domain",)),
+        make("cpu", only={"domain": r"cpu\d*"}, index=("domain",)),
+        make("dram", only={"domain": r"memory\d*"}, index=("domain",)),
+    )
 
 
-def _gpu(quantity: str, unit: str, source: str, rank: int) -> Metric:
-    return Metric(quantity, unit, "gpu", source, rank, index=_GPU)
-
-
-_PACKAGE = Metric("energy_counter", "J", "cpu", "rapl", 20, index=("index", "path"))
-_DRAM = Metric("energy_counter", "J", "dram", "rapl", 20, index=("index", "path"))
-
-METRICS: dict[str, Metric] = {
-    **_dcgm("DEV_TOTAL_ENERGY_CONSUMPTION", metric=_gpu("energy_counter", "mJ", "dcgm", 10)),
-    **_dcgm("DEV_POWER_USAGE", "DEV_BOARD_POWER_WATTS", metric=_gpu("power", "W", "dcgm-average", 50)),
-    **_dcgm("DEV_POWER_USAGE_INSTANT", "DEV_BOARD_POWER_RAW_WATTS", metric=_gpu("power", "W", "dcgm-instant", 60)),
-    **_dcgm("PROF_GR_ENGINE_ACTIVE", "PROF_GR_ENGINE_UTIL_RATIO", metric=_gpu("utilisation", "ratio", "dcgm-gr", 10)),
-    **_dcgm("PROF_SM_ACTIVE", "PROF_SM_UTIL_RATIO", metric=_gpu("utilisation", "ratio", "dcgm-sm", 20)),
-    **_dcgm("DEV_GPU_UTIL", metric=_gpu("utilisation", "percent", "dcgm-util", 30)),
-    **_dcgm("DEV_GPU_UTIL_RATIO", metric=_gpu("utilisation", "percent", "dcgm-util", 30)),
-    "node_rapl_package_joules_total": _PACKAGE,
-    "node_rapl_dram_joules_total": _DRAM,
-    "ceems_rapl_package_joules_total": _PACKAGE,
-    "ceems_rapl_dram_joules_total": _DRAM,
-    "ceems_ipmi_dcmi_current_watts": Metric("power", "W", "node", "ipmi", 60),
-    "ipmi_dcmi_power_consumption_watts": Metric("power", "W", "node", "ipmi", 60),
-    "ceems_redfish_current_watts": Metric("power", "W", "node", "redfish", 50, part="chassis"),
-    "redfish_chassis_power_average_consumed_watts": Metric("power", "W", "node", "redfish", 50, part="chassis_id"),
-    "ceems_cray_pm_counters_energy_joules": Metric(
-        "energy_counter", "J", "node", "cray", 10, 3.0, only=("domain", ("energy", "node", ""))
+VARIABLE_MAP: dict[str, tuple[Variable, ...]] = {
+    # dcgm-exporter; DCGM 4.6 renamed the fields and keeps the old names as aliases
+    "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": (Variable("energy_counter", "mJ", "gpu", "dcgm", 10, index=_GPU_INDEX),),
+    "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL": (_joules("gpu", "dcgm-joules", 11, index=_GPU_INDEX),),
+    "DCGM_FI_DEV_POWER_USAGE": (_dcgm_w("dcgm", 10),),
+    "DCGM_FI_DEV_BOARD_POWER_WATTS": (_dcgm_w("dcgm", 10),),
+    "DCGM_FI_DEV_POWER_USAGE_INSTANT": (_dcgm_w("dcgm-instant", 12),),
+    "DCGM_FI_DEV_BOARD_POWER_RAW_WATTS": (_dcgm_w("dcgm-instant", 12),),
+    "DCGM_FI_PROF_GR_ENGINE_ACTIVE": (_dcgm_busy("ratio", source="dcgm-engine", rank=10, per_instance=True),),
+    "DCGM_FI_PROF_GR_ENGINE_UTIL_RATIO": (_dcgm_busy("ratio", source="dcgm-engine", rank=10, per_instance=True),),
+    "DCGM_FI_PROF_SM_ACTIVE": (_dcgm_busy("ratio", source="dcgm-sm", rank=20, per_instance=True),),
+    "DCGM_FI_PROF_SM_UTIL_RATIO": (_dcgm_busy("ratio", source="dcgm-sm", rank=20, per_instance=True),),
+    "DCGM_FI_DEV_GPU_UTIL": (_dcgm_busy("percent", source="dcgm-util", rank=30),),
+    "DCGM_FI_DEV_GPU_UTIL_RATIO": (_dcgm_busy(PERCENT_OR_RATIO, source="dcgm-util", rank=30),),
+    # RAPL by node-exporter, CEEMS and Kepler; of Kepler's zones psys contains package and package contains core
+    "node_rapl_package_joules_total": (_rapl("cpu", "node-exporter"),),
+    "node_rapl_dram_joules_total": (_rapl("dram", "node-exporter"),),
+    "ceems_rapl_package_joules_total": (_rapl("cpu", "ceems"),),
+    "ceems_rapl_dram_joules_total": (_rapl("dram", "ceems"),),
+    "kepler_node_cpu_joules_total": (
+        _kepler("cpu", only={"zone": r"package(-\d+)?"}),
+        _kepler("dram", only={"zone": r"dram(-\d+)?"}),
     ),
-    "kepler_node_cpu_joules_total": Metric(
-        "energy_counter", "J", "cpu", "kepler", 30, index=("path",), only=("zone", ("package",))
+    "kepler_node_gpu_joules_total": (_joules("gpu", "kepler", 30, index=("gpu",)),),
+    # the whole node by its BMC
+    "ipmi_dcmi_power_consumption_watts": (_node_w("ipmi", 50),),
+    "ipmi_power_watts": (
+        _node_w("ipmi-sensor", 60, only={"name": r"(?i)(pwr consumption|(sys(tem)?|total)[ _]p(o?)we?r|power meter)"}),
     ),
-    "kepler_node_gpu_joules_total": _gpu("energy_counter", "J", "kepler", 30),
-    "kepler_platform_watts": Metric("power", "W", "node", "kepler-platform", 70, part="chassis_id"),
-    "rPDU2DeviceStatusPower": Metric("power", "W", "rack", "snmp", 50, 1.0, scale=10.0),
-    "rPDU2DeviceStatusEnergy": Metric("energy_counter", "kWh", "rack", "snmp", 40, 1.0, scale=0.1),
+    "idrac_power_control_consumed_watts": (_node_w("redfish", 40, only={"id": "0?"}),),
+    "redfish_chassis_power_average_consumed_watts": (
+        _node_w("redfish-average", 42, parts=("chassis_id", "chassis", "member_id")),
+    ),
+    "kepler_platform_watts": (_node_w("kepler-platform", 45, parts=("chassis_id", "power_control_id")),),
+    "ceems_ipmi_dcmi_current_watts": (_node_w("ceems-ipmi", 50),),
+    "ceems_redfish_current_watts": (_node_w("ceems-redfish", 40, parts=("chassis",)),),
+    "ceems_cray_pm_counters_energy_joules": _cray("energy_counter", "J"),
+    "ceems_cray_pm_counters_power_watts": _cray("power", "W"),
+    # PDUs by snmp-exporter: APC counts in hundredths of a kilowatt, Server Technology in watts
+    "rPDU2DeviceStatusPower": (_pdu_w(scale=10.0, parts=("rPDU2DeviceStatusIndex",)),),
+    "st4InputCordActivePower": (_pdu_w(parts=("st4UnitIndex", "st4InputCordIndex")),),
+    "infeedPower": (_pdu_w(parts=("towerIndex", "infeedIndex")),),
 }
-"""Metric name → what it stands for. Kepler's zones overlap (psys ⊃ package ⊃ core): only packages are taken."""
+"""Metric name → what it measures; of several, the first that takes the labels."""
 
-HOST_LABELS = ("Hostname", "hostname", "exported_hostname", "node_name", "exported_node", "nodename", "exported_instance",
-               "instance")  # fmt: skip
-"""Where a series says which host it is of, best first; an instance loses its port."""
+CEEMS_HOLDER = "ceems_compute_unit_gpu_index_flag"
+"""Which job holds which GPU or MIG instance, and what part of it; no reading of its own."""
 
-UUID_LABELS = ("UUID", "uuid", "gpu_uuid")
-POD_LABELS = (("namespace", "pod"), ("exported_namespace", "exported_pod"), ("pod_namespace", "pod_name"))
 
-HOLDERS = "ceems_compute_unit_gpu_index_flag"
-"""CEEMS tells which job holds which GPU: uuid is the job, index the GPU, the value its share."""
+def variable_of(name: str, labels: Mapping[str, str]) -> Variable | None:
+    """Return what a series measures; None where it is not one to take."""
+    return next((v for v in VARIABLE_MAP.get(name, ()) if v.takes(labels)), None)

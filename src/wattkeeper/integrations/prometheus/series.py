@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.clock import iso
+from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import READINGS
 from wattkeeper.integrations.prometheus import holders
@@ -23,6 +24,8 @@ from wattkeeper.integrations.prometheus.names import CEEMS_HOLDER, Variable, var
 from wattkeeper.integrations.prometheus.values import to_integers
 
 FOREVER_MS = 2**62
+
+JOBS_FROM = ("hpc_job", "pod", "ceems")
 
 DEVICE_KINDS = frozenset({"gpu", "cpu", "dram"})
 
@@ -49,15 +52,22 @@ class Options:
     """How series are read.
 
     jobs_from: who holds which GPU is read from the label "hpc_job", from the labels of a "pod", from the series of
-    "ceems", or not at all (None). interval_ms: time for which a lone sample speaks of a holder.
+    "ceems", or not at all (""). interval_ms: time for which a lone sample speaks of a holder.
     host_pattern: regular expression whose first group is the node's name in a host label.
     host: name for series that carry no host label.
     """
 
-    jobs_from: str | None = None
+    jobs_from: str = ""
     interval_ms: int = 30_000
     host_pattern: str = ""
     host: str = ""
+
+    def __post_init__(self) -> None:
+        if self.jobs_from not in ("", *JOBS_FROM):
+            raise ConfigError(f"'{self.jobs_from}' tells no jobs. Choose one of {', '.join(JOBS_FROM)}.")
+
+
+DEFAULT = Options()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +98,10 @@ class Found:
         """Id of what the values speak of."""
         return self.held if self.variable and self.variable.per_instance else self.device
 
-    @property
-    def is_activity(self) -> bool:
-        """Whether it tells how busy its asset is."""
-        return self.variable is not None and self.variable.quantity == "utilisation"
-
 
 def to_intake(
     series: Iterable[Series],
-    options: Options = Options(),
+    options: Options = DEFAULT,
     *,
     source: str = "prometheus",
     start_ms: int = -FOREVER_MS,
@@ -109,7 +114,7 @@ def to_intake(
     """
     found, refused = _placed(series, options)
     assets = _assets(found)
-    readings, meters, faults = _readings(_best_activity(found), start_ms, end_ms)
+    readings, meters, faults = _readings([f for f in found if f.variable], start_ms, end_ms)
     intake = Intake(source, list(assets.values()), meters, readings)
     intake.rejects = [Reject(source, 0, reason, text) for reason, text in (refused | faults).items()]
     if options.jobs_from:
@@ -175,15 +180,6 @@ def _assets(found: Sequence[Found]) -> dict[str, Asset]:
         if f.kind == "gpu" and place.instance and (place.slice is not None or f.held not in assets):
             assets[f.held] = Asset(f.held, "mig", device, place.model, slice=place.slice or 1.0)
     return assets
-
-
-def _best_activity(found: Sequence[Found]) -> list[Found]:
-    """Return the series that are readings, of several utilisation metrics of an asset only those of the best one."""
-    best: dict[str, int] = {}
-    for f in found:
-        if f.variable and f.is_activity:
-            best[f.asset] = min(best.get(f.asset, f.variable.rank), f.variable.rank)
-    return [f for f in found if f.variable and (not f.is_activity or f.variable.rank == best[f.asset])]
 
 
 def _readings(found: Sequence[Found], start_ms: int, end_ms: int) -> tuple[pl.DataFrame, list[Meter], dict[str, str]]:
