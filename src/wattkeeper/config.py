@@ -205,9 +205,9 @@ class SiteFile(_Table):
             return self.site[0].id
         raise ConfigError("The site file has several sites. Set default_parent to say where unknown nodes stand.")
 
-    def cpus_of(self, node: str) -> int:
-        """Return the CPUs of a node; 0 where they are not declared."""
-        return next((g.cpus for g in self.nodes if node in expand_hosts(g.names)), 0)
+    def cpus(self) -> dict[str, int]:
+        """Return the CPUs of each declared node."""
+        return {node: group.cpus for group in self.nodes for node in expand_hosts(group.names)}
 
     def assets(self) -> AssetTree:
         """Return the declared assets as a tree."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wattkeeper.config import SiteConfig
 from wattkeeper.core import counter
 from wattkeeper.core.assets import AssetTree
-from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, iso, next_day, period_days
+from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day, period_days
 from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import Reject, SignalInfo, Source
 from wattkeeper.core.schema import FINDINGS, JOBS, METER_HOURS, POSTINGS
@@ -207,6 +207,10 @@ class _SiteRun:
         touching = (pl.col("start_ms") < last) & (pl.col("end_ms").is_null() | (pl.col("end_ms") > first))
         rows = self.book.allocations_table.scan().filter(touching).collect()
         jobs = rows["job_id"].unique().sort()
+        until_ms = int(self._index(max(self.files)).last_ms.max())
+        rows = rows.with_columns(
+            pl.col("end_ms").fill_null(until_ms)
+        )  # what runs is known to hold up to the last reading
         allocs, alloc0, strangers = allocation_arrays(self.layout, rows, jobs)
         self.done.strangers += strangers
         return jobs, allocs, alloc0
@@ -647,7 +651,8 @@ def statement(book: Book, period: str | None = None, by: str = "job") -> Stateme
     metered_mj = _metered_mj(
         book.meter_hours.scan(versions["meter_hours"]).filter(within & pl.col("primary")), postings, tree
     )
-    name = period or f"{iso(start_ms)[:10]} to {iso(end_ms - 1)[:10]}"
+    zone = sites[0].timezone
+    name = period or f"{day_of(start_ms, zone)} to {day_of(end_ms - 1, zone)}"
     return build(sources, metered_mj, Period(name, start_ms, end_ms), by, title=book.site_file.name)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -33,14 +33,36 @@ def csv(
 
     Example: wattkeeper import csv power.csv --as pdu --book mybook
     """
+    opened = common.open_book(book)
+    _take(opened, [_csv_source(opened, layout, f) for f in files], json)
+
+
+def source_of(book: Book, what: str, path: Path) -> Source:
+    """Return the source of a file: sacct output, a GPU log, or a CSV layout's name."""
+    from wattkeeper.integrations.slurm.gres import PrologSource
+
+    if what == "sacct":
+        return _sacct_source(book, path)
+    return PrologSource(path) if what == "gpu-log" else _csv_source(book, what, path)
+
+
+def _csv_source(book: Book, layout: str, path: Path) -> Source:
     from wattkeeper.integrations.csvfile.layouts import find_layout
     from wattkeeper.integrations.csvfile.source import CsvSource
 
-    opened = common.open_book(book)
-    found = find_layout(layout, opened.site_file.csv)
-    if found.kind == "readings" and not found.parent:
-        found = found.model_copy(update={"parent": opened.site_file.parent_of_new_nodes})
-    _take(opened, [CsvSource(f, found, layout) for f in files], json)
+    found = find_layout(layout, book.site_file.csv)
+    if found.kind == "readings" and not found.parent and found.asset_kind != "site":
+        found = found.model_copy(update={"parent": book.site_file.parent_of_new_nodes})
+    return CsvSource(path, found, layout)
+
+
+def _sacct_source(book: Book, path: Path | None, **options: Any) -> Source:
+    from wattkeeper.integrations.slurm.sacct import NodeSize, SacctSource
+
+    tree = book.tree()
+    gpus = {a.id: sum(tree[c].kind == "gpu" for c in tree.children[a.id]) for a in tree.walk() if a.kind == "node"}
+    cpus = book.site_file.cpus()
+    return SacctSource(path, sizes={node: NodeSize(cpus.get(node, 0), n) for node, n in gpus.items()}, **options)
 
 
 @app.command("sacct")
@@ -60,14 +82,9 @@ def sacct(
 
     Example: wattkeeper import sacct jobs.txt --timezone Europe/Berlin --book mybook
     """
-    from wattkeeper.integrations.slurm.sacct import NodeSize, SacctSource
-
     opened = common.open_book(book)
-    tree = opened.tree()
-    gpus = {a.id: sum(tree[c].kind == "gpu" for c in tree.children[a.id]) for a in tree.walk() if a.kind == "node"}
-    sizes = {node: NodeSize(opened.site_file.cpus_of(node), n) for node, n in gpus.items()}
     names = [f.strip() for f in fields.split(",") if f.strip()]
-    source = SacctSource(file, sizes=sizes, fields=names, timezone=timezone, cluster=cluster, start=start, end=end)
+    source = _sacct_source(opened, file, fields=names, timezone=timezone, cluster=cluster, start=start, end=end)
     _take(opened, [source], json)
 
 

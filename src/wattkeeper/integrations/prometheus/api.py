@@ -7,7 +7,7 @@ time stamp, so silences vanish and energy is attributed to the wrong instant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,21 @@ MAX_SAMPLES = 1_000_000
 
 MIN_CHUNK_MS = 60_000
 
-SETTLE_MS = 300_000
-"""The last part of a span is read again by the next run: a scrape is stored some seconds after its time stamp."""
+REREAD_MS = 300_000
+"""What lies this far before the cursor is read again: a scrape is stored some seconds after its time stamp."""
 
 
 class PrometheusSource:
     """All metrics we know from one server, in [start_ms, end_ms).
 
     url: the server's address with its path prefix, such as http://prometheus:9090 or https://thanos/prometheus.
-    match: further label matchers in PromQL, such as 'cluster="a",job="dcgm"'.
+    cursor_ms: up to where it was read before; None reads from start_ms on.
+    advance: called with the instant up to which all is kept.
+    matchers: further label matchers in PromQL, such as 'cluster="a",job="dcgm"'.
     chunk_ms, max_samples: bounds on what is read at once.
+
+    `advance` is called only when the reader comes back for the next batch, that is when the last one is kept: neither a
+    query that fails nor a batch that cannot be stored moves the cursor.
     """
 
     def __init__(
@@ -47,38 +52,45 @@ class PrometheusSource:
         start_ms: int,
         end_ms: int,
         *,
-        match: str = "",
+        cursor_ms: int | None = None,
+        advance: Callable[[int], None] = lambda _ms: None,
         options: Options = series.DEFAULT,
         access: Access = link.DEFAULT,
+        matchers: str = "",
         chunk_ms: int = CHUNK_MS,
         max_samples: int = MAX_SAMPLES,
     ) -> None:
-        self.url, self.start_ms, self.end_ms = url.rstrip("/"), start_ms, end_ms
-        self._match, self._options, self._access = match, options, access
-        self._chunk_ms, self._max_samples = chunk_ms, max_samples
-        self._at_ms = start_ms
+        self.url, self.end_ms = url.rstrip("/"), end_ms
+        self._fresh_ms = start_ms if cursor_ms is None else max(start_ms, cursor_ms)
+        self.position_ms = start_ms if cursor_ms is None else max(start_ms, cursor_ms - REREAD_MS)
+        self._advance, self._options, self._access = advance, options, access
+        self._matchers, self._chunk_ms, self._max_samples = matchers, chunk_ms, max_samples
 
     @property
-    def position_ms(self) -> int:
-        """Up to where all is kept: where the next run has to start.
-
-        It moves on only when the reader comes back for the next batch, that is when the last one is kept. So neither a
-        query that fails nor a batch that cannot be stored moves it.
-        """
-        return max(self.start_ms, min(self._at_ms, self.end_ms - SETTLE_MS))
+    def name(self) -> str:
+        """The name under which the cursor is kept: another choice of series is another cursor."""
+        return f"prometheus {self.url} {self._matchers}".rstrip()
 
     def read(self) -> Iterator[Intake]:
         """Yield a batch per chunk. Raises SourceError; what was yielded before stays good, and a later run goes on."""
         with connect(self._access) as client:
-            while self._at_ms < self.end_ms:
+            while self.position_ms < self.end_ms:
                 until_ms, names = self._next_chunk(client)
                 if found := self._series(client, names, until_ms):
-                    yield to_intake(found, self._options, source=self.url, start_ms=self._at_ms, end_ms=until_ms)
-                self._at_ms = until_ms
+                    yield self._intake(found, until_ms)
+                self.position_ms = until_ms
+                self._advance(until_ms)
+
+    def _intake(self, found: list[Series], until_ms: int) -> Intake:
+        """Return the batch. Readings that come again are one; allocations that overlap would count twice."""
+        start_ms, held_from_ms = self.position_ms, max(self.position_ms, self._fresh_ms)
+        return to_intake(
+            found, self._options, source=self.name, start_ms=start_ms, end_ms=until_ms, held_from_ms=held_from_ms
+        )
 
     def _next_chunk(self, client: Client) -> tuple[int, list[str]]:
         """Return until when to read, so that it is not too much at once, and the metrics that are there."""
-        start_ms = self._at_ms
+        start_ms = self.position_ms
         until_ms = min((start_ms // self._chunk_ms + 1) * self._chunk_ms, self.end_ms)
         while True:
             counts = self._counts(client, start_ms, until_ms)
@@ -99,14 +111,14 @@ class PrometheusSource:
     def _names(self, client: Client, start_ms: int, until_ms: int) -> list[str]:
         """Return which of our metrics the server has around a span."""
         known = "|".join([*VARIABLE_MAP, CEEMS_HOLDER])
-        match = f'{{__name__=~"{known}"{"," if self._match else ""}{self._match}}}'
+        match = f'{{__name__=~"{known}"{"," if self._matchers else ""}{self._matchers}}}'
         params = {"match[]": match, "start": _seconds(start_ms), "end": _seconds(until_ms)}
         found = set(self._data(client, "label/__name__/values", params))
         return [name for name in (*VARIABLE_MAP, CEEMS_HOLDER) if name in found]
 
     def _series(self, client: Client, names: list[str], until_ms: int) -> list[Series]:
         """Return the chunk's series, with the samples before it that tell who held what as it began."""
-        start_ms = self._at_ms - (MAX_GAP_MS if self._options.jobs_from else 0)
+        start_ms = self.position_ms - (MAX_GAP_MS if self._options.jobs_from else 0)
         found = []
         for name in names:
             for row in self._query(client, self._selector(name, start_ms, until_ms), until_ms):
@@ -117,17 +129,15 @@ class PrometheusSource:
         return found
 
     def _selector(self, name: str, start_ms: int, until_ms: int) -> str:
-        return f"{name}{{{self._match}}}[{until_ms - start_ms}ms]"
+        return f"{name}{{{self._matchers}}}[{until_ms - start_ms}ms]"
 
     def _query(self, client: Client, query: str, until_ms: int) -> list[dict[str, Any]]:
         """Return the result of an instant query, asked one millisecond before `until_ms`.
 
         Servers differ in whether a range includes its left end, one millisecond before the span; to_intake cuts it off.
         """
-        rows: list[dict[str, Any]] = self._data(client, "query", {"query": query, "time": _seconds(until_ms - 1)})[
-            "result"
-        ]
-        return rows
+        data = self._data(client, "query", {"query": query, "time": _seconds(until_ms - 1)})
+        return list(data["result"])
 
     def _data(self, client: Client, path: str, params: dict[str, str]) -> Any:
         """Return the data of an answer. Raises SourceError where the server says that something is missing in it."""
@@ -139,7 +149,9 @@ class PrometheusSource:
             raise SourceError(f"{self.url} does not speak the Prometheus API: {answer.text[:80]!r}.") from error
         if partial or body.get("warnings"):
             told = "; ".join(body.get("warnings") or ["partial"])
-            raise SourceError(f"{self.url} has only part of the data from {iso(self._at_ms)} on: {told}. Try later.")
+            raise SourceError(
+                f"{self.url} has only part of the data from {iso(self.position_ms)} on: {told}. Try later."
+            )
         return data
 
 

@@ -19,12 +19,14 @@ from wattkeeper.integrations.prometheus.series import Options, Series, to_intake
 
 try:
     from prometheus_client import parser as text_parser
+    from prometheus_client.metrics_core import Metric
     from prometheus_client.openmetrics import parser as openmetrics_parser
     from prometheus_client.samples import Sample
 except ImportError as error:
     raise MissingExtraError("wattkeeper.integrations.prometheus", "prometheus-client", "prometheus") from error
 
 _NAME = re.compile(r"\s*([A-Za-z_:][\w:]*)")
+_PAGE = re.compile(r"\s*(#|[A-Za-z_:][\w:]*[\s{])")
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -43,6 +45,8 @@ class ExpositionSource:
     def read(self) -> Iterator[Intake]:
         """Yield one batch. Raises ImportFileError for a file, SourceError for an address that cannot be read."""
         text, host = self._text()
+        if not _PAGE.match(text):
+            raise ImportFileError(f"{self._where} is not in the Prometheus text format: {text[:60]!r}.")
         found, rejects = parse(text, self._time_ms, self._where)
         intake = to_intake(found, replace(self._options, host=self._options.host or host), source=self._where)
         intake.rejects = [*rejects, *intake.rejects]
@@ -90,12 +94,14 @@ def _series(key: _Key, samples: Iterable[tuple[int, float]]) -> Series:
 
 def _read_plain(line: str) -> Sample:
     """Return the sample of a line of the text format."""
-    ((sample,),) = (family.samples for family in text_parser.text_string_to_metric_families(line))  # type: ignore[no-untyped-call]
-    return sample
+    return _only(text_parser.text_string_to_metric_families(line))
 
 
 def _read_openmetrics(line: str) -> Sample:
     """Return the sample of a line of OpenMetrics."""
-    page = f"{line}\n# EOF\n"
-    ((sample,),) = (family.samples for family in openmetrics_parser.text_string_to_metric_families(page))
+    return _only(openmetrics_parser.text_string_to_metric_families(f"{line}\n# EOF\n"))  # type: ignore[no-untyped-call]
+
+
+def _only(families: Iterable[Metric]) -> Sample:
+    ((sample,),) = (family.samples for family in families)
     return sample

@@ -52,18 +52,18 @@ class Options:
     """How series are read.
 
     jobs_from: who holds which GPU is read from the label "hpc_job", from the labels of a "pod", from the series of
-    "ceems", or not at all (""). interval_ms: time for which a lone sample speaks of a holder.
+    "ceems", or not at all (None). interval_ms: time for which a lone sample speaks of a holder.
     host_pattern: regular expression whose first group is the node's name in a host label.
     host: name for series that carry no host label.
     """
 
-    jobs_from: str = ""
+    jobs_from: str | None = None
     interval_ms: int = 30_000
     host_pattern: str = ""
     host: str = ""
 
     def __post_init__(self) -> None:
-        if self.jobs_from not in ("", *JOBS_FROM):
+        if self.jobs_from not in (None, *JOBS_FROM):
             raise ConfigError(f"'{self.jobs_from}' tells no jobs. Choose one of {', '.join(JOBS_FROM)}.")
 
 
@@ -106,10 +106,12 @@ def to_intake(
     source: str = "prometheus",
     start_ms: int = -FOREVER_MS,
     end_ms: int = FOREVER_MS,
+    held_from_ms: int | None = None,
 ) -> Intake:
     """Return what the series say of [start_ms, end_ms).
 
-    Samples before start_ms only tell who held a GPU when the span began. Series that we do not know are left out;
+    Samples before start_ms only tell who held a GPU when the span began; held_from_ms (start_ms where None) is where
+    allocations begin. Series that we do not know are left out;
     samples that cannot be true become rejects, one for each meter and reason.
     """
     found, refused = _placed(series, options)
@@ -119,7 +121,9 @@ def to_intake(
     intake.rejects = [Reject(source, 0, reason, text) for reason, text in (refused | faults).items()]
     if options.jobs_from:
         evidence = [e for f in found if (e := _evidence(f, options.jobs_from, assets))]
-        intake.allocations, intake.jobs = holders.held(evidence, options.interval_ms, start_ms, end_ms)
+        intake.allocations, intake.jobs = holders.held(
+            evidence, options.interval_ms, start_ms if held_from_ms is None else held_from_ms, end_ms
+        )
     return intake
 
 
