@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import polars as pl
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -167,11 +167,3 @@ def _notes(statement: Statement) -> Text:
     versions = ", ".join(f"{t} v{v}" for t, v in statement.versions.items())
     lines.append(f"Made from {versions}.")
     return Text("\n".join(lines), style="dim")
-
-
-def to_text(statement: Statement, width: int = 80) -> str:
-    """Return the statement as plain text."""
-    console = Console(width=width, no_color=True, force_terminal=False, record=True, file=None, quiet=True)
-    with console.capture() as _:
-        console.print(render(statement))
-    return console.export_text()

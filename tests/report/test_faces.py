@@ -1,0 +1,90 @@
+"""The page: opens offline in a real browser, asks for nothing, and lets no job name out of its cell."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from dataclasses import replace
+
+import polars as pl
+import pytest
+from rich.console import Console
+from tests.books.small import HOUR, SITE, START, book, counter, held, node, power
+
+from wattkeeper import loop
+from wattkeeper.core.roles import Intake
+from wattkeeper.core.schema import JOBS
+from wattkeeper.report.html import to_html
+from wattkeeper.report.statement import Statement
+from wattkeeper.report.terminal import render
+from wattkeeper.report.words import carbon, energy, grouped, percent
+
+EVIL = "<script>document.title='owned'</script>"
+
+
+@pytest.fixture
+def statement(tmp_path) -> Statement:
+    """A node at 1000 W with a GPU at 600 W, one job whose name is hostile."""
+    made = book(tmp_path, "name = 'Test'\n" + SITE + "intensity = 300.0\n" + node("n1", 1),
+                [power("n1", 1000), counter("n1/gpu0", 600)], [held("j1", "n1"), held("j1", "n1/gpu0")])  # fmt: skip
+    row = dict.fromkeys(JOBS.schema.names()) | {
+        "job_id": "j1", "name": EVIL, "user": EVIL, "state": "FAILED", "start_ms": START, "end_ms": START + HOUR - 1,
+    }  # fmt: skip
+    made.take(Intake("t", jobs=pl.DataFrame([row], schema=JOBS.schema)), now_ms=1)
+    return loop.statement(made)
+
+
+def test_totals_and_their_uncertainty(statement):
+    """1 kWh; a node and a GPU with ±5 %: 400 Wh × 5 %/√3 and 600 Wh × 5 %/√3 in quadrature are 20.8 Wh."""
+    assert statement.meter_mj == 3_600_000_000
+    assert statement.residual_mj == 0
+    assert statement.uncertainty_mj / 3_600_000 == pytest.approx(((400 * 0.05) ** 2 / 3 + (600 * 0.05) ** 2 / 3) ** 0.5)
+    assert statement.total("carbon_g") == pytest.approx(300.0)
+
+
+def test_a_broken_balance_is_loud(statement):
+    """A meter that says 5 mJ more than the postings is told on every face."""
+    wrong = replace(statement, meter_mj=statement.meter_mj + 5)
+
+    assert wrong.residual_mj == -5
+    assert "DIFFERENCE -5 mJ" in wrong.balance_line
+    out = Console(width=80, file=io.StringIO())
+    out.print(render(wrong))
+    assert "do NOT balance: -5 mJ" in out.file.getvalue()
+    assert "do not balance: -5 mJ" in to_html(wrong)
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+def test_the_page_opens_offline_and_is_safe(statement, tmp_path):
+    """In Chromium: charts are drawn, nothing is asked for, nothing is complained of, a hostile name stays text."""
+    from playwright.sync_api import sync_playwright
+
+    page_file = tmp_path / "report.html"
+    page_file.write_text(to_html(statement), "utf-8")
+    said, asked = [], []
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page()
+        page.on("console", lambda m: said.append(m.text))
+        page.on("pageerror", lambda e: said.append(str(e)))
+        page.on("request", lambda r: asked.append(r.url))
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("#chart-energy svg")
+        title, text = page.title(), page.inner_text("main")
+        wide = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        browser.close()
+
+    assert said == []
+    assert [page_file.as_uri()] == asked
+    assert title == "Test"
+    assert EVIL in text  # shown, not run
+    assert "add up to the meters to 0 mJ" in text
+    assert wide
+
+
+def test_numbers_read_well():
+    """Thin spaces, true minus, kg and t, a dash for what is unknown."""
+    assert grouped(-1234567.891, 1) == "−1\u2009234\u2009567.9"
+    assert [energy(3.6e9), energy(3.6e14 * 1.5)] == ["1.000 kWh", "150.000 MWh"]
+    assert [carbon(1500), carbon(2.5e7), carbon(None)] == ["1.50 kg", "25.000 t", "–"]
+    assert [percent(0.123), percent(None)] == ["12.3\u2009%", "–"]
