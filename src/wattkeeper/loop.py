@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from wattkeeper.config import SiteConfig
@@ -121,6 +122,9 @@ class _SiteRun:
         self.idle_ppm = round(book.site_file.policy.idle_utilisation * PPM)
         self.files = {day: files for (s, day), files in book.readings.days().items() if s == site.id}
         self.stale = book.state.stale_spans(site.id)
+        self.names = tuple(
+            pa.array(names) for names in (self.layout.units, [a.id for a in self.layout.assets], list(self.meter_code))
+        )
         self._indexes: dict[str, DayIndex] = {}
         self._codes: dict[str, Int64s] = {}
 
@@ -342,15 +346,18 @@ class _SiteRun:
         closing = close(self.layout, window.frame, lines, units, pue)
         below = lines.keys[:, 3] != kernel.ABOVE
         own = Lines(lines.keys[below], lines.amounts[below], lines.valued[below], lines.hours, lines.events)
-        frames = self._frames(Lines.joined([own, closing]), window, jobs, day.day)
+        frames = self._frames(Lines.joined([own, closing]), window, jobs)
         tables = {"postings": self.book.postings, "meter_hours": self.book.meter_hours, "findings": self.book.findings}
         part = (self.site.id, day.day)
         for name, table in tables.items():
             table.drop(self._written(name, day.day))
-            rows = pl.concat([old[name], frames[name]]) if partial else frames[name]
-            if rows.height:
+            rows = frames[name]
+            if partial:
+                fresh = pl.DataFrame(rows).cast(dict(old[name].schema))  # type: ignore[arg-type]
+                rows = pl.concat([old[name], fresh.select(old[name].columns)]).to_arrow()
+            if rows.num_rows:
                 table.write(rows, part)
-        self.done.postings += frames["postings"].height
+        self.done.postings += frames["postings"].num_rows
 
     def _written(self, table: str, day: str) -> list[DataFile]:
         if not hasattr(self, "_ledger_files"):
@@ -393,76 +400,71 @@ class _SiteRun:
             np.add.at(valued[:, :, i], (codes, slot), postings[name].to_numpy())
         return Flow(energy, valued)
 
-    def _frames(self, lines: Lines, window: Window, jobs: pl.Series, day: str) -> dict[str, pl.DataFrame]:
+    def _frames(self, lines: Lines, window: Window, jobs: pl.Series) -> dict[str, pa.Table]:
         """Return lines as tables, without the columns that the partition carries."""
-        units = pl.Series(self.layout.units, dtype=pl.String)
-        assets = pl.Series([a.id for a in self.layout.assets], dtype=pl.String)
-        meters = pl.Series([m.id for m in self.layout.meters], dtype=pl.String)
-        unit_of_meter = np.repeat(np.arange(len(units)), np.diff(self.layout.unit_meter0))
-        asset_of_meter = self.layout.meter_asset
+        units, assets, meters = self.names
         hour_ms = window.frame.hour_ms
-        keys, amounts = lines.keys, lines.amounts
-        job = np.where(keys[:, 4] >= 0, keys[:, 4], len(jobs))
-        columns: dict[str, object] = {
-            "hour_ms": hour_ms[keys[:, 2]],
-            "start_ms": keys[:, 5],
-            "unit": units.gather(keys[:, 0]),
-            "asset": assets.gather(keys[:, 1]),
-            "account": pl.Series(ACCOUNTS).gather(keys[:, 3]),
-            "job_id": _gather_null(jobs, job),
-            "energy_mj": amounts[:, kernel.ENERGY],
-            "imputed_mj": amounts[:, kernel.IMPUTED],
-            "bridged_mj": amounts[:, kernel.BRIDGED],
-            "estimated_mj": amounts[:, kernel.ESTIMATED],
-            "held_ms": amounts[:, kernel.HELD_MS],
-            "covered_ms": amounts[:, kernel.COVERED_MS],
-            "busy_ms": amounts[:, kernel.BUSY] // PPM,
-            "known_ms": amounts[:, kernel.KNOWN_MS],
+        keys, amounts = lines.keys.T, lines.amounts.T
+        known_ms = amounts[kernel.KNOWN_MS]
+        postings = {
+            "hour_ms": hour_ms[keys[2]],
+            "start_ms": keys[5],
+            "unit": _coded(keys[0], units),
+            "asset": _coded(keys[1], assets),
+            "account": _coded(keys[3], pa.array(ACCOUNTS)),
+            "job_id": _jobs(keys[4], jobs),
+            "energy_mj": amounts[kernel.ENERGY],
+            "imputed_mj": amounts[kernel.IMPUTED],
+            "bridged_mj": amounts[kernel.BRIDGED],
+            "estimated_mj": amounts[kernel.ESTIMATED],
+            "held_ms": amounts[kernel.HELD_MS],
+            "covered_ms": amounts[kernel.COVERED_MS],
+            "busy_ms": pa.array(amounts[kernel.BUSY] // PPM, mask=known_ms == 0),
+            "known_ms": known_ms,
         }
         at = 0
         for name, signal in zip(VALUED, self.signals, strict=True):
-            columns[name] = lines.valued[:, at] if signal is not None else None
+            postings[name] = lines.valued[:, at] if signal is not None else pa.nulls(len(lines.keys), pa.float64())
             at += signal is not None
-        schema = {c: d for c, d in POSTINGS.schema.items() if c not in {"site", "day"}}
-        postings = (
-            pl.DataFrame(columns)
-            .with_columns(pl.when(pl.col("known_ms") > 0).then(pl.col("busy_ms")).alias("busy_ms"))
-            .select(pl.col(c).cast(d) for c, d in schema.items())
-        )
-        hours = lines.hours
-        used = window.primary[hours[:, 0]] == 1
-        meter_hours = pl.DataFrame(
-            {
-                "hour_ms": hour_ms[hours[:, 1]],
-                "start_ms": hours[:, 2],
-                "unit": units.gather(unit_of_meter[hours[:, 0]]),
-                "asset": assets.gather(asset_of_meter[hours[:, 0]]),
-                "meter": meters.gather(hours[:, 0]),
-                "primary": used,
-                "energy_mj": hours[:, 3],
-                "imputed_mj": hours[:, 4],
-                "bridged_mj": hours[:, 5],
-                "spanned_ms": hours[:, 6],
-                "covered_ms": hours[:, 7],
-            }
-        )
-        events = lines.events
-        findings = pl.DataFrame(
-            {
-                "unit": units.gather(unit_of_meter[events[:, 0]]),
-                "meter": meters.gather(events[:, 0]),
-                "kind": pl.Series(counter.EVENT_NAMES).gather(events[:, 1]),
-                "start_ms": events[:, 2],
-                "end_ms": events[:, 3],
-                "energy_mj": events[:, 4],
-            }
-        )
-        return {"postings": postings, "meter_hours": meter_hours, "findings": findings}
+        hours, events = lines.hours.T, lines.events.T
+        unit_of_meter = np.repeat(np.arange(len(units)), np.diff(self.layout.unit_meter0))
+        meter_hours = {
+            "hour_ms": hour_ms[hours[1]],
+            "start_ms": hours[2],
+            "unit": _coded(unit_of_meter[hours[0]], units),
+            "asset": _coded(self.layout.meter_asset[hours[0]], assets),
+            "meter": _coded(hours[0], meters),
+            "primary": window.primary[hours[0]] == 1,
+            "energy_mj": hours[3],
+            "imputed_mj": hours[4],
+            "bridged_mj": hours[5],
+            "spanned_ms": hours[6],
+            "covered_ms": hours[7],
+        }
+        findings = {
+            "unit": _coded(unit_of_meter[events[0]], units),
+            "meter": _coded(events[0], meters),
+            "kind": _coded(events[1], pa.array(counter.EVENT_NAMES)),
+            "start_ms": events[2],
+            "end_ms": events[3],
+            "energy_mj": events[4],
+        }
+        tables = {"postings": postings, "meter_hours": meter_hours, "findings": findings}
+        return {name: pa.table(columns) for name, columns in tables.items()}
 
 
-def _gather_null(names: pl.Series, at: Int64s) -> pl.Series:
-    """Return names by place; the place behind the last one stands for none."""
-    return pl.concat([names, pl.Series([None], dtype=pl.String)]).gather(at)
+def _coded(codes: Int64s, names: pa.Array) -> pa.Array:
+    """Return names by code, without spelling them out."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), names)
+
+
+def _jobs(codes: Int64s, jobs: pl.Series) -> pa.Array:
+    """Return job ids by code, none for −1, with a dictionary of only those that occur."""
+    used, place = np.unique(codes, return_inverse=True)
+    names = jobs.gather(used[used >= 0]).to_arrow()
+    shift = int(len(used) > 0 and used[0] < 0)
+    codes32 = pa.array((place - shift).astype(np.int32), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(codes32, names)
 
 
 def _fill(edges: Edges, index: DayIndex, rows: Int64s, codes: Int64s, *, before: bool) -> None:

@@ -149,7 +149,7 @@ class Book:
             rows.sort(order)
             .group_by("job_id", maintain_order=True)
             .agg(
-                pl.col("name", "user", "project", "partition", "state").last(),
+                pl.col("name", "user", "project", "partition", "state").drop_nulls().last(),
                 pl.col("submit_ms", "start_ms").min(),
                 pl.col("end_ms").last(),
                 pl.col("nodes", "cpus", "gpus").max(),

@@ -88,8 +88,7 @@ class Table:
         pq.write_table(
             arrow.drop_columns([c for c in self._parts if c in arrow.column_names]),
             self.root / path,
-            compression="zstd",
-            compression_level=1,
+            compression="lz4",
             use_dictionary=dictionary,
         )
         return self.stage(path, part, arrow.num_rows)

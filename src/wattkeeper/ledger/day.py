@@ -91,12 +91,12 @@ class Window:
     ) -> Window:  # fmt: skip
         """Build a window; rows_n: (m,) readings each meter has in it. Allocations are cut to it."""
         first, last = frame.slot_ms[0], frame.slot_ms[-1]
-        keep = (allocs.start_ms < last) & (allocs.end_ms > first)
-        cut = kernel.Allocations(*(c[keep] for c in allocs))
+        here = np.flatnonzero((allocs.start_ms < last) & (allocs.end_ms > first))
+        cut = kernel.Allocations(*(c[here] for c in allocs))
         cut = cut._replace(start_ms=np.maximum(cut.start_ms, first), end_ms=np.minimum(cut.end_ms, last))
-        before = np.concatenate(([0], np.cumsum(keep, dtype=np.int64)))
+        begin = np.searchsorted(here, alloc0).astype(np.int64)
         chosen = primary(layout, rows_n + edges.back_n + edges.ahead_n)
-        return cls(layout, frame, edges, cut, before[alloc0], chosen, idle_ppm)
+        return cls(layout, frame, edges, cut, begin, chosen, idle_ppm)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,15 @@ class Layout:
         return {u: i for i, u in enumerate(self.units)}
 
     @cached_property
+    def contested(self) -> list[dict[tuple[str, str], list[int]]]:
+        """Meters by (source, quantity) of each asset whose energy, or utilisation, more than one source reports."""
+        groups: dict[tuple[int, bool], dict[tuple[str, str], list[int]]] = {}
+        for i, meter in enumerate(self.meters):
+            what = (int(self.meter_asset[i]), meter.quantity == "utilisation")
+            groups.setdefault(what, {}).setdefault((meter.source, meter.quantity), []).append(i)
+        return [sources for sources in groups.values() if len(sources) > 1]
+
+    @cached_property
     def static(self) -> dict[str, Int64s]:
         """The columns of kernel.Meters that do not change from day to day."""
         ceilings_w = np.array([self.tree[m.asset].ceiling_w for m in self.meters])
@@ -124,15 +133,14 @@ def primary(layout: Layout, rows: Int64s) -> Int64s:
     rank, then counter before interval before power, then the most readings, then name; all meters of that source and
     quantity are used. Energy and utilisation are chosen apart.
     """
-    chosen = np.zeros(len(layout.meters), np.int64)
-    groups: dict[tuple[int, bool], dict[tuple[str, str], list[int]]] = {}
-    for i, meter in enumerate(layout.meters):
-        if rows[i] > 0:
-            what = (int(layout.meter_asset[i]), meter.quantity == "utilisation")
-            groups.setdefault(what, {}).setdefault((meter.source, meter.quantity), []).append(i)
-    for sources in groups.values():
-        best = min(sources, key=lambda k: _preference(layout, sources[k], rows, k))
-        chosen[sources[best]] = 1
+    chosen = (rows > 0).astype(np.int64)
+    for sources in layout.contested:
+        read = {key: members for key, members in sources.items() if rows[members].any()}
+        for members in sources.values():
+            chosen[members] = 0
+        if read:
+            best = min(read, key=lambda k: _preference(layout, read[k], rows, k))
+            chosen[read[best]] = 1
     return chosen
 
 

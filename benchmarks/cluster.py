@@ -1,0 +1,156 @@
+"""The cluster that the benchmarks read: GPUs with joule counters, jobs, and real-shaped signals; one seed, one book."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from wattkeeper.core.assets import Meter
+from wattkeeper.core.clock import next_day
+from wattkeeper.core.roles import Intake, SignalInfo
+from wattkeeper.core.schema import ALLOCATIONS, SIGNALS
+from wattkeeper.lake.book import Book
+
+START_MS = 1_790_812_800_000
+"""2026-10-01T00:00:00Z."""
+
+FIRST_DAY = "2026-10-01"
+DAY_MS, HOUR_MS, STEP_MS = 86_400_000, 3_600_000, 15_000
+GPUS_PER_NODE = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a cluster is."""
+
+    gpus: int
+    days: int
+
+    @property
+    def name(self) -> str:
+        """Folder name."""
+        return f"{self.gpus}x{self.days}"
+
+
+def make(size: Size, root: Path, *, last_day_apart: bool = False) -> Book:
+    """Return the book of a cluster, made once and kept under root; without its last day where that is to come later."""
+    path = root / f"{size.name}{'-short' if last_day_apart else ''}"
+    if (path / "made").exists():
+        return Book(path)
+    shutil.rmtree(path, ignore_errors=True)
+    nodes = size.gpus // GPUS_PER_NODE
+    site = (
+        "[[site]]\nid = 'a'\nintensity = 'ci'\nprice = 'price'\npue = 'pue'\n"
+        f"[[nodes]]\nnames = 'n[001-{nodes:03d}]'\nparent = 'a'\ngpus = {GPUS_PER_NODE}\n"
+    )
+    book = Book.create(path, site)
+    gpus = [f"n{n:03d}/gpu{g}" for n in range(1, nodes + 1) for g in range(GPUS_PER_NODE)]
+    meters = [Meter(f"{g}:dcgm:energy_counter", g, "energy_counter", "dcgm") for g in gpus]
+    signals, infos = _signals(size)
+    book.take(
+        Intake("made", meters=meters, allocations=_allocations(size, gpus), signals=signals, signal_infos=infos), 0
+    )
+    day = FIRST_DAY
+    state = [np.random.default_rng([7, i]) for i in range(len(gpus))]
+    energy = np.array([int(r.integers(10**11, 10**13)) for r in state])
+    for d in range(size.days - (1 if last_day_apart else 0)):
+        write_day(book, gpus, day, d, state, energy)
+        day = next_day(day)
+        print(f"\rmade day {d + 1} of {size.days}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    book.state.mark_stale([("a", 0, 2**62)])
+    (path / "made").write_text("yes")
+    return book
+
+
+def write_day(book: Book, gpus: list[str], day: str, d: int, state: list, energy: np.ndarray) -> None:
+    """Write one day's readings of all GPUs: jitter, lost samples, gaps of hours, resets."""
+    times, values = [], []
+    base = START_MS + d * DAY_MS + np.arange(0, DAY_MS, STEP_MS)
+    for i, rng in enumerate(state):
+        n = len(base)
+        level = np.repeat(rng.choice([75.0, 320.0, 480.0, 640.0], 24, p=[0.2, 0.2, 0.3, 0.3]), n // 24)
+        power_w = level * (1 + 0.06 * rng.standard_normal(n))
+        counter = energy[i] + np.cumsum((power_w * STEP_MS).astype(np.int64))
+        if rng.random() < 1 / 15:
+            at = int(rng.integers(1, n))
+            counter[at:] -= counter[at - 1]
+        energy[i] = counter[-1]
+        keep = rng.random(n) > 0.005
+        if rng.random() < 1 / 15:
+            at = int(rng.integers(0, n))
+            keep[at : at + int(rng.uniform(0.3, 6) * HOUR_MS) // STEP_MS] = False
+        jitter = np.clip(np.rint(rng.normal(0, 20, n)), -100, 100).astype(np.int64)
+        jitter[0] = abs(jitter[0])
+        times.append((base + jitter)[keep])
+        values.append(counter[keep])
+    sizes = [len(t) for t in times]
+    meter = pl.Series([f"{g}:dcgm:energy_counter" for g in gpus], dtype=pl.Categorical)
+    rows = pl.DataFrame(
+        {
+            "meter": meter.gather(np.repeat(np.arange(len(gpus)), sizes)).cast(pl.String),
+            "time_ms": np.concatenate(times),
+            "value": np.concatenate(values),
+        }
+    )
+    units = np.repeat(np.arange(len(gpus)) // GPUS_PER_NODE, sizes)
+    book.readings.write_day(rows, ("a", day), units)
+    book.readings.table.commit()
+
+
+def _allocations(size: Size, gpus: list[str]) -> pl.DataFrame:
+    """Return what jobs hold: 1 to 64 GPUs, minutes to hours, 2 % on GPUs that up to four share."""
+    rng = np.random.default_rng(11)
+    end_ms = size.days * DAY_MS
+    jobs, assets, starts, ends, shares = [], [], [], [], []
+    job = 0
+    free = rng.integers(0, HOUR_MS, len(gpus)).astype(np.int64)
+    while True:
+        first = int(np.argmin(free))
+        width = int(rng.choice([1, 2, 4, 8, 16, 64], p=[0.3, 0.15, 0.15, 0.25, 0.1, 0.05]))
+        block = np.arange(first, min(first + width, len(gpus)))
+        begin = int(free[block].max() + rng.exponential(60_000))
+        if free[first] >= end_ms:
+            break
+        length = int(np.clip(rng.lognormal(np.log(0.16 * HOUR_MS), 1.2), 20_000, 48 * HOUR_MS))
+        lanes = int(rng.integers(2, 5)) if rng.random() < 0.02 else 1
+        for _ in range(lanes):
+            shift = int(rng.integers(0, length // 2)) if lanes > 1 else 0
+            jobs += [f"j{job:06d}"] * len(block)
+            assets += [gpus[b] for b in block]
+            starts += [START_MS + begin + shift] * len(block)
+            ends += [START_MS + begin + length] * len(block)
+            shares += [1.0 / lanes] * len(block)
+            job += 1
+        free[block] = begin + length
+    return pl.DataFrame(
+        {"job_id": jobs, "asset": assets, "start_ms": starts, "end_ms": ends, "share": shares, "estimated": False},
+        schema=ALLOCATIONS.schema,
+    )
+
+
+def _signals(size: Size) -> tuple[pl.DataFrame, list[SignalInfo]]:
+    """Return a half-hourly intensity with quarter hours at day, hourly PUE and price."""
+    rng = np.random.default_rng(5)
+    quarter = START_MS - DAY_MS + np.arange(0, (size.days + 2) * DAY_MS, HOUR_MS // 4)
+    hour = quarter / HOUR_MS % 24
+    keep = (quarter % (HOUR_MS // 2) == 0) | ((hour > 8) & (hour < 16))
+    at = quarter[keep]
+    sun = np.maximum(np.sin((at / HOUR_MS % 24 - 5) / 14 * np.pi), 0)
+    hours = quarter[::4]
+    tables = {
+        "ci": (at, 420 - 200 * sun + rng.normal(0, 8, len(at))),
+        "pue": (hours, 1.2 + 0.05 * np.sin(hours / DAY_MS * 2 * np.pi)),
+        "price": (hours, 0.2 + 0.1 * np.sin(hours / DAY_MS * 2 * np.pi + 1)),
+    }
+    frames = [
+        pl.DataFrame({"signal": s, "start_ms": t, "end_ms": np.append(t[1:], t[-1] + HOUR_MS), "value": v}, schema=SIGNALS.schema)
+        for s, (t, v) in tables.items()
+    ]
+    kinds = {"ci": ("intensity", "g/kWh"), "pue": ("pue", "ratio"), "price": ("price", "EUR/kWh")}
+    return pl.concat(frames), [SignalInfo(s, kind, unit, "made") for s, (kind, unit) in kinds.items()]
