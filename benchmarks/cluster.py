@@ -149,7 +149,9 @@ def _signals(size: Size) -> tuple[pl.DataFrame, list[SignalInfo]]:
         "price": (hours, 0.2 + 0.1 * np.sin(hours / DAY_MS * 2 * np.pi + 1)),
     }
     frames = [
-        pl.DataFrame({"signal": s, "start_ms": t, "end_ms": np.append(t[1:], t[-1] + HOUR_MS), "value": v}, schema=SIGNALS.schema)
+        pl.DataFrame(
+            {"signal": s, "start_ms": t, "end_ms": np.append(t[1:], t[-1] + HOUR_MS), "value": v}, schema=SIGNALS.schema
+        )
         for s, (t, v) in tables.items()
     ]
     kinds = {"ci": ("intensity", "g/kWh"), "pue": ("pue", "ratio"), "price": ("price", "EUR/kWh")}

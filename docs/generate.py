@@ -109,9 +109,17 @@ def _default(field: typing.Any) -> str:
 
 def tables_page() -> str:
     """Return the reference of the tables of a book."""
-    lines = [NOTE + "# Tables\n", "Each is a Delta table in the book's directory, readable by Polars, DuckDB, Spark, Trino.\n"]
+    lines = [
+        NOTE + "# Tables\n",
+        "Each is a Delta table in the book's directory, readable by Polars, DuckDB, Spark, Trino.\n",
+    ]
     for table in schema.TABLES:
-        lines += [f"## {table.name}\n", f"One row is {table.row}.\n", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"## {table.name}\n",
+            f"One row is {table.row}.\n",
+            "| column | type | unit | meaning |",
+            "|---|---|---|---|",
+        ]
         for c in table.columns:
             null = " (may be null)" if c.nullable else ""
             lines.append(f"| `{c.name}` | {c.dtype} | {c.unit} | {_cell(c.meaning)}{null} |")

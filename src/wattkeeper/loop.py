@@ -212,10 +212,7 @@ class _SiteRun:
         rows = self.book.allocations_table.scan().filter(touching).collect()
         jobs = rows["job_id"].unique().sort()
         until_ms = int(self._index(max(self.files)).last_ms.max())
-        rows = rows.with_columns(
-            pl.col("end_ms").fill_null(until_ms)
-        )  # what runs is known to hold up to the last reading
-        allocs, alloc0, strangers = allocation_arrays(self.layout, rows, jobs)
+        allocs, alloc0, strangers = allocation_arrays(self.layout, rows, jobs, until_ms)
         self.done.strangers += strangers
         return jobs, allocs, alloc0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from fractions import Fraction
+from itertools import pairwise
 
 from tests.strategies import Cluster
 from wattkeeper.core.assets import AssetTree, Meter
@@ -117,7 +118,7 @@ def _node(node: str, tree: AssetTree, curves: dict[str, Curve], held: list[tuple
     cuts = sorted({first, last, *hours, *ends, *(t for r in held for t in r[2:4])})
     cuts = [c for c in cuts if first <= c <= last]
     own: dict[str, list[tuple[int, int, Fraction]]] = defaultdict(list)
-    for left, right in zip(cuts, cuts[1:], strict=False):
+    for left, right in pairwise(cuts):
         drawn = {
             a: at(curves[a], right) - at(curves[a], left)
             for a in members

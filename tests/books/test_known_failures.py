@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+
 from tests.books import small
 from tests.books.small import HOUR, SITE, START, book, counter, held, mig, node, power, utilisation, watts
-
 from wattkeeper import loop
 from wattkeeper.core.assets import Meter
 from wattkeeper.core.roles import Intake

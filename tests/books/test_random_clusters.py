@@ -10,9 +10,9 @@ import numpy as np
 import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tests.books import oracle
 from tests.strategies import Cluster, clusters
-
 from wattkeeper import loop
 from wattkeeper.core.roles import Intake
 from wattkeeper.lake.book import Book

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from tests.books.small import HOUR, SITE, START, book, counter, held, node, watts
 
+from tests.books.small import HOUR, SITE, START, book, counter, held, node, watts
 from wattkeeper import loop
 from wattkeeper.core.errors import BookError
 from wattkeeper.core.roles import Intake

@@ -9,8 +9,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 from rich.console import Console
-from tests.books.small import HOUR, SITE, START, book, counter, held, node, power
 
+from tests.books.small import HOUR, SITE, START, book, counter, held, node, power
 from wattkeeper import loop
 from wattkeeper.core.roles import Intake
 from wattkeeper.core.schema import JOBS

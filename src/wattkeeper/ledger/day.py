@@ -46,7 +46,7 @@ class Edges:
 class Frame:
     """The site's own instants of a window: slots with their local hours, signals, and the grid that joins them.
 
-    slot_ms: (s + 1,) edges; hour_ms: (s,) start of the local hour of each slot. signals: names in the order of the grid.
+    slot_ms: (s + 1,) edges; hour_ms: (s,) start of the local hour of each slot.
     """
 
     slot_ms: Int64s

@@ -293,7 +293,7 @@ def _steps(rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: 
             continue
         for cut in _ends(rows, meters, m):
             if at_ms[0] < cut < at_ms[n]:
-                i = np.searchsorted(at_ms, cut)
+                i = int(np.searchsorted(at_ms, cut))
                 part, within = part_ms[i], slot[i]
                 while i < n and slot[i] == within and part_ms[i] == part:
                     part_ms[i] = cut
@@ -461,8 +461,8 @@ def _rest(
 def _even_out(u: int, asset: int, rest: Int64s, valued: Floats, steps: Steps, out: Out) -> bool:
     """Make a rest non-negative, part by part.
 
-    Meters are not read at the same instant, so a rest can dip below zero for a moment: within a part the dips are evened
-    out over its positive steps. A part whose rest is negative as a whole is a disagreement and goes to unaccounted.
+    Meters are not read at the same instant, so a rest can dip below zero for a moment: within a part the dips are
+    evened out over its positive steps. A part whose rest is negative as a whole is a disagreement and goes to unaccounted.
     """
     k0 = 0
     while k0 < len(rest):

@@ -16,9 +16,6 @@ from wattkeeper.ledger import kernel
 
 Int64s = NDArray[np.int64]
 
-FOREVER_MS = 2**62
-"""End of an allocation that still runs."""
-
 UPPER_KINDS = frozenset({"site", "hall", "rack"})
 
 _SHARED_KINDS = frozenset({"node", "cpu", "dram", "device"})
@@ -150,11 +147,12 @@ def _preference(layout: Layout, members: list[int], rows: Int64s, key: tuple[str
 
 
 def allocation_arrays(
-    layout: Layout, allocations: pl.DataFrame, job_ids: pl.Series
+    layout: Layout, allocations: pl.DataFrame, job_ids: pl.Series, until_ms: int
 ) -> tuple[kernel.Allocations, Int64s, int]:
     """Return a site's allocations sorted for the kernel, where each unit's begin (u + 1,), and how many fit no asset.
 
     allocations: the ALLOCATIONS table as received. job_ids: sorted ids; a job's code is its place there.
+    until_ms: last reading of the site: what runs is known to hold up to then.
     Of rows for one job, asset and start, the latest end wins: a job that was running has ended since.
     Where a job's GPUs on a node are known exactly, rows split by count are dropped. Where a job holds GPUs of a node and
     has no row for the node itself, it is given the node in proportion to its GPUs.
@@ -171,7 +169,7 @@ def allocation_arrays(
             pl.col("estimated").all(),
             pl.col("kind", "unit", "device").first(),
         )
-        .with_columns(pl.col("end_ms").fill_null(FOREVER_MS))
+        .with_columns(pl.col("end_ms").fill_null(until_ms))
         .filter(pl.col("end_ms") > pl.col("start_ms"))
     )
     if found["estimated"].any():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from html import escape
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,6 @@ from wattkeeper.report.words import amount, carbon, clock, energy, grouped, perc
 
 MOST_ROWS = 200
 """Rows of the breakdown on the page; CSV and JSON have all."""
-
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1c2733;--soft:#5d6b7a;--paper:#fbfbf9;--line:#e0e3e6;--card:#fff}
-@media(prefers-color-scheme:dark){:root{--ink:#e6eaee;--soft:#9aa7b4;--paper:#14191f;--line:#2b343d;--card:#1b222a}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
-main{max-width:1080px;margin:0 auto;padding:32px 20px 64px}h1{font-size:1.7rem;margin:0}h2{font-size:1.15rem;margin:40px 0 8px}
-p{margin:.3em 0}.soft{color:var(--soft)}.sum{margin:24px 0;padding:18px 22px;background:var(--card);border:1px solid var(--line);
-border-radius:10px;display:flex;flex-wrap:wrap;gap:6px 14px;align-items:baseline;font-variant-numeric:tabular-nums}
-.sum b{font-size:1.3rem}.sum .op{color:var(--soft)}.sum .ok{flex-basis:100%;color:var(--soft);font-size:.9rem}
-.sum .wrong{flex-basis:100%;color:#c8503c;font-weight:600}.dot{display:inline-block;width:.65em;height:.65em;border-radius:2px;
-margin-right:.4em}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px}
-.card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:12px 16px}.card div{font-size:1.25rem;
-font-variant-numeric:tabular-nums}.card small{color:var(--soft)}.chart{width:100%;background:var(--card);border:1px solid
-var(--line);border-radius:10px;padding:12px;min-height:120px}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;
-font-variant-numeric:tabular-nums;font-size:.92rem}th,td{text-align:right;padding:5px 10px;border-bottom:1px solid var(--line);
-white-space:nowrap}th{color:var(--soft);font-weight:600}th:first-child,td:first-child,.l{text-align:left}
-.l{max-width:22em;overflow:hidden;text-overflow:ellipsis}ul{padding-left:1.2em}
-@media print{body{background:#fff}.chart,.card,.sum{break-inside:avoid}}
-"""
-
-_SCRIPT = """
-const dark = matchMedia('(prefers-color-scheme: dark)').matches, ink = dark ? '#c9d1d9' : '#3a4652';
-const config = {background: 'transparent', font: 'system-ui, sans-serif', view: {stroke: null},
-  axis: {labelColor: ink, titleColor: ink, gridColor: dark ? '#2b343d' : '#e6e8ea', domainColor: ink, tickColor: ink},
-  legend: {labelColor: ink, titleColor: ink}};
-for (const [name, spec] of Object.entries(JSON.parse(document.getElementById('specs').textContent)))
-  vegaEmbed('#chart-' + name, {...spec, config}, {actions: false, renderer: 'svg'});
-"""
 
 _TITLES = {"energy": "Energy", "carbon": "Carbon", "users": "Largest users"}
 
@@ -65,10 +38,15 @@ def to_html(statement: Statement) -> str:
     data = json.dumps(specs).replace("<", "\\u003c")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_asset("page.css")}</style></head>'
         f'<body><main>{body}</main><script type="application/json" id="specs">{data}</script>'
-        f"<script>{_bundle()}</script><script>{_SCRIPT}</script></body></html>"
+        f"<script>{_bundle()}</script><script>{_asset('page.js')}</script></body></html>"
     )
+
+
+def _asset(name: str) -> str:
+    """Return a file that ships beside this one."""
+    return (resources.files("wattkeeper.report") / name).read_text("utf-8")
 
 
 def _bundle() -> str:
@@ -77,7 +55,8 @@ def _bundle() -> str:
         import vl_convert  # noqa: PLC0415 - heavy, and optional
     except ImportError as error:
         raise MissingExtraError("wattkeeper.report.html", "vl-convert-python", "report") from error
-    return str(vl_convert.javascript_bundle(None)).replace("</script", "<\\/script")
+    snippet: Any = None  # the default bundle; the stub wrongly asks for text
+    return str(vl_convert.javascript_bundle(snippet)).replace("</script", "<\\/script")
 
 
 def _head(statement: Statement) -> str:

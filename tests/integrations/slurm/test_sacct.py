@@ -178,10 +178,27 @@ def test_what_was_written_is_read(tmp_path_factory, runs):
 @pytest.mark.skipif(not SHARED.exists(), reason="the recorded sacct rows are not here")
 def test_recorded_rows():
     """Twelve rows of a real cluster, with offsets, fractions of memory and open ends."""
-    names = (
-        "JobID,Partition,QOS,Account,Group,GID,User,UID,Submit,Start,End,Elapsed,ElapsedRaw,ExitCode,State,AllocTRES,"
-        "NodeList,JobName,WorkDir"
-    ).split(",")
+    names = [
+        "JobID",
+        "Partition",
+        "QOS",
+        "Account",
+        "Group",
+        "GID",
+        "User",
+        "UID",
+        "Submit",
+        "Start",
+        "End",
+        "Elapsed",
+        "ElapsedRaw",
+        "ExitCode",
+        "State",
+        "AllocTRES",
+        "NodeList",
+        "JobName",
+        "WorkDir",
+    ]
     sizes = {f"compute-{i}": NodeSize(cpus=80, gpus=8) for i in range(3)}
     intake = next(SacctSource(SHARED, fields=names, sizes=sizes).read())
     by_id = {r["job_id"]: r for r in intake.jobs.iter_rows(named=True)}
