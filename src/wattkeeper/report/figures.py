@@ -38,13 +38,14 @@ def _altair() -> Any:
 
 
 def _hours(statement: Statement) -> pl.DataFrame:
-    """Return energy and carbon by account and hour, or by day where there are more than 14 days, on the site's clock."""
+    """Return energy and carbon by account and hour, or by day where there are more than 14 days, of the site."""
     zone = statement.sites[0].timezone
-    local = pl.from_epoch("hour_ms", time_unit="ms").dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    instant = pl.from_epoch("hour_ms", time_unit="ms").dt.replace_time_zone("UTC")
     days = statement.hours["hour_ms"].n_unique() > 14 * 24
-    when = local.dt.truncate("1d") if days else local
+    # hours stand on the UTC axis, where an hour that the local clock shows twice is two bars; days on their local date
+    when = instant.dt.convert_time_zone(zone).dt.truncate("1d") if days else instant
     return (
-        statement.hours.with_columns(when.dt.strftime("%Y-%m-%dT%H:%M:%S").alias("time"))
+        statement.hours.with_columns(when.dt.strftime("%Y-%m-%dT%H:%M:%SZ").alias("time"))
         .group_by("time", "account")
         .agg(
             (pl.col("energy_mj").sum() / MJ_PER_KWH).alias("energy_kwh"),
@@ -67,7 +68,7 @@ def _over_time(hours: pl.DataFrame, column: str, title: str) -> dict[str, Any]:
         alt.Chart(alt.Data(values=rows))
         .mark_bar(binSpacing=0)
         .encode(
-            x=alt.X("time:T", title=None, timeUnit="yearmonthdatehours" if len(rows) else "yearmonthdate"),
+            x=alt.X("time:T", title="UTC", timeUnit="utcyearmonthdatehours", axis=alt.Axis(format="%a %b %d", tickCount="day")),
             y=alt.Y(f"{column}:Q", title=title, stack="zero"),
             color=alt.Color("account:N", title=None, scale=_scale(alt), legend=alt.Legend(orient="top")),
             order=alt.Order("order:Q"),
