@@ -125,6 +125,7 @@ class _SiteRun:
         self.names = tuple(
             pa.array(names) for names in (self.layout.units, [a.id for a in self.layout.assets], list(self.meter_code))
         )
+        self.writes: list[Future[DataFile]] = []
         self._indexes: dict[str, DayIndex] = {}
         self._codes: dict[str, Int64s] = {}
 
@@ -141,8 +142,10 @@ class _SiteRun:
             for at, day in enumerate(self._started(days, jobs, allocs, alloc0, pool)):
                 progress("days", at + 1, len(days))
                 if day.todo:
-                    self._finish(day, jobs)
+                    self._finish(day, jobs, pool)
                     made[day.day] = day.digests
+        for write in self.writes:
+            write.result()
         self.done.days += len(days)
         for table in (self.book.postings, self.book.meter_hours, self.book.findings):
             table.commit()
@@ -329,21 +332,21 @@ class _SiteRun:
 
     # what comes out
 
-    def _finish(self, day: _Day, jobs: pl.Series) -> None:
+    def _finish(self, day: _Day, jobs: pl.Series, pool: ThreadPoolExecutor) -> None:
         """Close a day and stage its files in place of the old ones."""
-        lines = Lines.joined([p.result() for p in day.parts])
+        parts = [p.result() for p in day.parts]
         window = day.window
         todo = [self.layout.units[u] for u in day.todo]
         partial = len(todo) < len(self.layout.units)
-        units = unit_flows(self.layout, window.frame, lines)
+        units = unit_flows(self.layout, window.frame, parts)
         old = self._old(day.day, todo) if partial else {}
         if partial:
             units = units + self._flows_of(old["postings"], window.frame)
         pue = self.pue.at(window.frame.slot_ms[:-1]) if self.pue else None
-        closing = close(self.layout, window.frame, lines, units, pue)
-        below = lines.keys[:, 3] != kernel.ABOVE
-        own = Lines(lines.keys[below], lines.amounts[below], lines.valued[below], lines.hours, lines.events)
-        frames = self._frames(Lines.joined([own, closing]), window, jobs)
+        above = Lines.joined([p.where(p.keys[:, 3] == kernel.ABOVE) for p in parts])
+        closing = close(self.layout, window.frame, above, units, pue)
+        below = [p.where(p.keys[:, 3] != kernel.ABOVE) for p in parts]
+        frames = self._frames(Lines.joined([*below, closing]), window, jobs)
         tables = {"postings": self.book.postings, "meter_hours": self.book.meter_hours, "findings": self.book.findings}
         part = (self.site.id, day.day)
         for name, table in tables.items():
@@ -353,7 +356,7 @@ class _SiteRun:
                 fresh = pl.DataFrame(rows).cast(dict(old[name].schema))  # type: ignore[arg-type]
                 rows = pl.concat([old[name], fresh.select(old[name].columns)]).to_arrow()
             if rows.num_rows:
-                table.write(rows, part)
+                self.writes.append(pool.submit(table.write, rows, part))
         self.done.postings += frames["postings"].num_rows
 
     def _written(self, table: str, day: str) -> list[DataFile]:

@@ -45,10 +45,14 @@ class Flow:
         return Flow(np.where(here, self.energy, other.energy), np.where(here[:, None], self.valued, other.valued))
 
 
-def unit_flows(layout: Layout, frame: Frame, lines: Lines) -> Flow:
-    """Return what the lines post on each unit, upper meters left out: (units, slots)."""
-    below = lines.keys[:, 3] != kernel.ABOVE
-    return _flows(lines, below, lines.keys[:, 0], len(layout.units), len(frame.hour_ms))
+def unit_flows(layout: Layout, frame: Frame, parts: list[Lines]) -> Flow:
+    """Return what some lines post on each unit, upper meters left out: (units, slots)."""
+    owners, slots = len(layout.units), len(frame.hour_ms)
+    total = Flow(np.zeros((owners, slots), np.int64), np.zeros((owners, slots, len(frame.grid.signals))))
+    for lines in parts:
+        below = lines.keys[:, 3] != kernel.ABOVE
+        total = total + _flows(lines, below, lines.keys[:, 0], owners, slots)
+    return total
 
 
 def close(layout: Layout, frame: Frame, lines: Lines, units: Flow, pue: Floats | None) -> Lines:

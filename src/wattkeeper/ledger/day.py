@@ -109,6 +109,12 @@ class Lines:
     hours: Int64s
     events: Int64s
 
+    def where(self, rows: NDArray[np.bool_]) -> Lines:
+        """Return the lines whose postings are true in `rows`, with all meter hours and events."""
+        if rows.all():
+            return self
+        return Lines(self.keys[rows], self.amounts[rows], self.valued[rows], self.hours, self.events)
+
     @classmethod
     def none(cls, n_signals: int) -> Lines:
         """No lines at all."""

@@ -340,7 +340,9 @@ def _read_meter(
         rise = energy[k + 1] - energy[k]
         while mark < len(marks) and marks[mark, 1] <= left:
             mark += 1
-        imputed, bridged, uncovered_ms = _doubtful(time_ms, value, marks, mark, left, right, rise)
+        imputed = bridged = uncovered_ms = 0
+        if mark < len(marks) and marks[mark, 0] < right:
+            imputed, bridged, uncovered_ms = _doubtful(time_ms, value, marks, mark, left, right, rise)
         if meters.primary[m]:
             full[a, k] += rise
             quality[0, a, k] += imputed
@@ -566,12 +568,22 @@ def _post_asset(
         whole_step[ENERGY], whole_step[IMPUTED], whole_step[BRIDGED] = rest[k], quality[0, k], quality[1, k]
         whole_step[HELD_MS], whole_step[COVERED_MS] = right - left, quality[2, k]
         whole_step[BUSY], whole_step[KNOWN_MS] = own[0, k], own[1, k]
+        if n_active == 0:
+            if lone_line < 0:
+                lone_line = _line(u, asset, steps.slot[k], alone, -1, steps.part_ms[k], out)
+                if lone_line < 0:
+                    return False
+            for f in range(N_AMOUNTS):
+                out.amounts[lone_line, f] += whole_step[f]
+            for s in range(len(valued)):
+                out.valued[lone_line, s] += valued[s, k]
+            continue
         whole = _weigh(holders, active, n_active, weight, busy, first_asset, k, role)
         idle_here = _is_idle(role, assets.idle_w[asset], own[0, k], own[1, k], rest[k], right - left, idle_ppm, here)
         posted[:] = 0
         upto = 0
         for i in range(n_active + 1):
-            if i == n_active and n_active > 0 and (upto == whole or not here):
+            if i == n_active and (upto == whole or not here):
                 break
             if i < n_active:
                 upto += weight[i]

@@ -68,7 +68,12 @@ def _over_time(hours: pl.DataFrame, column: str, title: str) -> dict[str, Any]:
         alt.Chart(alt.Data(values=rows))
         .mark_bar(binSpacing=0)
         .encode(
-            x=alt.X("time:T", title="UTC", timeUnit="utcyearmonthdatehours", axis=alt.Axis(format="%a %b %d", tickCount="day")),
+            x=alt.X(
+                "time:T",
+                title="UTC",
+                timeUnit="utcyearmonthdatehours",
+                axis=alt.Axis(format="%a %b %d", tickCount="day"),
+            ),
             y=alt.Y(f"{column}:Q", title=title, stack="zero"),
             color=alt.Color("account:N", title=None, scale=_scale(alt), legend=alt.Legend(orient="top")),
             order=alt.Order("order:Q"),

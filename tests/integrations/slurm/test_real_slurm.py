@@ -1,0 +1,107 @@
+"""Against a real Slurm: what it hands out is what the importers say it handed out."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+
+import pytest
+
+from tests.integrations.slurm.cluster import SlurmCluster, missing, until
+from wattkeeper.integrations.slurm.gres import ScontrolSource, SqueueSource
+from wattkeeper.integrations.slurm.sacct import NodeSize, SacctSource
+
+pytestmark = [
+    pytest.mark.skipif(bool(missing()), reason=f"Slurm is not all installed: {', '.join(missing())}"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="a Slurm of one's own needs root"),
+]
+
+SIZES = {n: NodeSize(cpus=64, gpus=8) for n in ("node1", "node2")}
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    """A running cluster."""
+    with SlurmCluster() as cluster:
+        yield cluster
+
+
+def sacct(slurm, monkeypatch):
+    """Return what the sacct command of this cluster says."""
+    for key in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(key, slurm.env[key])
+    return next(SacctSource(None, sizes=SIZES, start="now-1hour", end="now+1hour").read())
+
+
+def of_job(intake, job):
+    """Return (asset, share, estimated) of one job."""
+    rows = intake.allocations.select("job_id", "asset", "share", "estimated").rows()
+    return sorted(r[1:] for r in rows if r[0] == job)
+
+
+def test_accounting_tells_jobs_nodes_and_gpu_counts(slurm, monkeypatch):
+    """Two whole nodes, two GPUs of one, an array, a cancelled and a failed job: states and shares as Slurm ran them."""
+    whole = slurm.submit("-N2", "--gres=gpu:h100:8", "-n2")
+    slurm.wait(whole, "COMPLETED")
+    part = slurm.submit("--gres=gpu:2")
+    array = slurm.submit("--array=1-2", "-n4")
+    failed = slurm.submit("-n1", script="exit 3")
+    cancelled = slurm.submit("-n1", script="sleep 60")
+    for job, state in ((part, "COMPLETED"), (array, "COMPLETED"), (failed, "FAILED"), (cancelled, "RUNNING")):
+        slurm.wait(job, state)
+    time.sleep(1)
+    slurm.run("scancel", cancelled)
+    slurm.wait(cancelled, "CANCELLED", "by", "0")
+    intake = sacct(slurm, monkeypatch)
+    jobs = {r["job_id"]: r for r in intake.jobs.iter_rows(named=True)}
+
+    gpus = [(f"{n}/gpu{i}", 1.0, False) for n in ("node1", "node2") for i in range(8)]
+    assert sorted([("node1", 1.0, False), ("node2", 1.0, False), *gpus]) == of_job(intake, whole)
+    assert 9 == len(of_job(intake, part))  # the node, and an eighth-wise guess at each GPU
+    assert {0.25} == {s for _, s, _ in of_job(intake, part)}
+    assert {f"{array}_1", f"{array}_2", failed, cancelled} <= set(jobs)
+    assert ("FAILED", "CANCELLED") == (jobs[failed]["state"], jobs[cancelled]["state"])
+    assert (16, 2, "ml", "root") == tuple(jobs[whole][k] for k in ("gpus", "nodes", "project", "user"))
+    assert jobs[whole]["end_ms"] - jobs[whole]["start_ms"] >= 1000
+    assert [] == intake.rejects
+
+
+def test_the_controller_tells_which_gpus(slurm, tmp_path):
+    """The indices that scontrol and squeue give are those that the job itself sees, on every node."""
+    job = slurm.submit(
+        "-N2", "--gres=gpu:h100:3", "-n2", script="srun -N2 sh -c 'echo $SLURM_NODEID $SLURM_JOB_GPUS'; sleep 20"
+    )
+    other = slurm.submit("-w", "node1", "--gres=gpu:1", script="sleep 20")
+    slurm.wait(job, "RUNNING")
+    slurm.wait(other, "RUNNING")
+    (tmp_path / "job.txt").write_text(slurm.run("scontrol", "show", "job", "-d"))
+    (tmp_path / "queue.json").write_text(slurm.run("squeue", "--json"))
+    zone = time.strftime("%Z") if time.strftime("%Z") in {"UTC", "GMT"} else "UTC"
+    by_text = next(ScontrolSource(tmp_path / "job.txt", timezone=zone).read()).allocations
+    by_json = next(SqueueSource(tmp_path / "queue.json").read()).allocations
+    running = [job, other]
+    text = {r[:2] for r in by_text.select("job_id", "asset", "end_ms").rows() if r[0] in running and r[2] is None}
+
+    assert text == {r for r in by_json.select("job_id", "asset").rows() if r[0] in running}
+    assert 7 == len(text)  # three on each node, and one
+    detail = slurm.run("scontrol", "show", "job", "-d", other)
+    index = re.search(r"IDX:(\d+)", detail)[1]
+    assert (other, f"node1/gpu{index}") in text
+    slurm.run("scancel", job, other)
+
+
+def test_a_requeued_job_has_both_runs(slurm, monkeypatch):
+    """A job that was requeued while it ran held its node twice."""
+    job = slurm.submit("-n1", "--requeue", script="sleep 3")
+    slurm.wait(job, "RUNNING")
+    time.sleep(1.5)
+    slurm.run("scontrol", "requeue", job)
+    until(lambda: slurm.run("squeue", "-h", "-j", job, "-o", "%T") == "PENDING", 30)
+    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.wait(job, "COMPLETED")
+    intake = sacct(slurm, monkeypatch)
+    runs = [r for r in intake.allocations.select("job_id", "start_ms", "end_ms").rows() if r[0] == job]
+
+    assert 2 == len(runs)
+    assert runs[0][2] <= runs[1][1]  # one after the other
