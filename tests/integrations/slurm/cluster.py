@@ -79,6 +79,10 @@ class SlurmCluster:
 
         until(reached, 60)
 
+    def wait_running(self, job: str) -> None:
+        """Wait until the scheduler, which is ahead of accounting, runs a job."""
+        until(lambda: self.run("squeue", "-h", "-j", job, "-o", "%T") == "RUNNING", 30)
+
     def _files(self) -> None:
         r, base = self.root, self.base
         for folder in (

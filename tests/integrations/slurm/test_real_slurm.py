@@ -73,8 +73,8 @@ def test_the_controller_tells_which_gpus(slurm, tmp_path):
         "-N2", "--gres=gpu:h100:3", "-n2", script="srun -N2 sh -c 'echo $SLURM_NODEID $SLURM_JOB_GPUS'; sleep 20"
     )
     other = slurm.submit("-w", "node1", "--gres=gpu:1", script="sleep 20")
-    slurm.wait(job, "RUNNING")
-    slurm.wait(other, "RUNNING")
+    slurm.wait_running(job)
+    slurm.wait_running(other)
     (tmp_path / "job.txt").write_text(slurm.run("scontrol", "show", "job", "-d"))
     (tmp_path / "queue.json").write_text(slurm.run("squeue", "--json"))
     zone = time.strftime("%Z") if time.strftime("%Z") in {"UTC", "GMT"} else "UTC"
@@ -93,12 +93,18 @@ def test_the_controller_tells_which_gpus(slurm, tmp_path):
 
 def test_a_requeued_job_has_both_runs(slurm, monkeypatch):
     """A job that was requeued while it ran held its node twice."""
-    job = slurm.submit("-n1", "--requeue", script="sleep 3")
-    slurm.wait(job, "RUNNING")
+    job = slurm.submit("-n1", "--requeue", script="sleep 5")
+    slurm.wait_running(job)
     time.sleep(1.5)
     slurm.run("scontrol", "requeue", job)
     until(lambda: slurm.run("squeue", "-h", "-j", job, "-o", "%T") == "PENDING", 30)
-    slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    def started():  # Slurm sets a later begin time a moment after the requeue; ask until it holds
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        time.sleep(1)
+        return slurm.run("squeue", "-h", "-j", job, "-o", "%T") != "PENDING"
+
+    until(started, 30)
     slurm.wait(job, "COMPLETED")
     intake = sacct(slurm, monkeypatch)
     runs = [r for r in intake.allocations.select("job_id", "start_ms", "end_ms").rows() if r[0] == job]
