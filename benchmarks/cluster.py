@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,39 +105,45 @@ def write_day(book: Book, gpus: list[str], day: str, d: int, state: list, energy
 
 
 def _allocations(size: Size, gpus: list[str]) -> pl.DataFrame:
-    """Return what jobs hold: 1 to 64 GPUs, seconds to days, 2 % of them on GPUs that up to four share.
+    """Return what jobs hold: each block of 1 to 64 GPUs runs job after job, for seconds to days, 85 % of the time.
 
-    A job takes an aligned block of GPUs as soon as all of it is free: about 700 rows a GPU-month, one in twenty-five
-    of them under a minute.
+    One turn in fifty is shared: two to four jobs hold the same GPUs, each a part, begun at different times.
     """
     rng = np.random.default_rng(11)
     end_ms = size.days * DAY_MS
-    rows: list[tuple[str, int, int, int, int, float]] = []
-    free_ms = rng.integers(0, HOUR_MS, len(gpus)).astype(np.int64)
-    while (first := int(np.argmin(free_ms))) >= 0 and free_ms[first] < end_ms:
-        width = int(rng.choice([1, 2, 4, 8, 16, 64], p=[0.3, 0.15, 0.15, 0.25, 0.1, 0.05]))
-        low = first - first % width
-        high = min(low + width, len(gpus))
-        begin = int(free_ms[low:high].max() + rng.exponential(60_000))
-        length = int(np.clip(rng.lognormal(np.log(0.21 * HOUR_MS), 1.6), 20_000, 48 * HOUR_MS))
-        lanes = int(rng.integers(2, 5)) if rng.random() < 0.02 else 1
-        for _ in range(lanes):
-            late = int(rng.integers(0, length // 2)) if lanes > 1 else 0
-            rows.append((f"j{len(rows):06d}", low, high, begin + late, begin + length, 1.0 / lanes))
-        free_ms[low:high] = begin + length
-    jobs = pl.DataFrame(rows, schema=["job_id", "low", "high", "start_ms", "end_ms", "share"], orient="row")
+    jobs = []
+    for low, high in _blocks(len(gpus)):
+        turns = int(end_ms / (0.2 * HOUR_MS))
+        length_ms = np.clip(rng.lognormal(np.log(0.25 * HOUR_MS), 1.6, turns), 20_000, 48 * HOUR_MS).astype(np.int64)
+        until_ms = np.cumsum(length_ms + rng.exponential(0.15 * HOUR_MS, turns).astype(np.int64))
+        lanes = np.where(rng.random(turns) < 0.02, rng.integers(2, 5, turns), 1)
+        turn = np.repeat(np.arange(turns), lanes)
+        late_ms = np.where(lanes[turn] > 1, (rng.random(len(turn)) * length_ms[turn] / 2).astype(np.int64), 0)
+        columns = {"start_ms": until_ms[turn] - length_ms[turn] + late_ms, "end_ms": until_ms[turn]}
+        jobs.append(pl.DataFrame({**columns, "share": 1 / lanes[turn]}).with_columns(low=low, high=high))
     return (
-        jobs.with_columns(pl.int_ranges("low", "high").alias("gpu"))
+        pl.concat(jobs)
+        .filter(pl.col("start_ms") < end_ms)
+        .with_row_index("job")
+        .with_columns(pl.format("j{}", pl.col("job").cast(pl.String).str.zfill(6)).alias("job_id"))
+        .with_columns(pl.int_ranges("low", "high").alias("gpu"), pl.col("start_ms", "end_ms") + START_MS)
         .explode("gpu")
-        .select(
-            "job_id",
-            pl.lit(pl.Series(gpus)).gather(pl.col("gpu")).alias("asset"),
-            pl.col("start_ms", "end_ms") + START_MS,
-            "share",
-            pl.lit(value=False).alias("estimated"),
+        .with_columns(
+            pl.col("gpu").replace_strict(dict(enumerate(gpus)), return_dtype=pl.String).alias("asset"), estimated=False
         )
+        .select(ALLOCATIONS.schema.names())
         .cast(dict(ALLOCATIONS.schema))
     )
+
+
+def _blocks(gpus: int) -> Iterator[tuple[int, int]]:
+    """Yield the first GPU of each block and the one after its last: small jobs keep to some nodes, large to others."""
+    low = 0
+    for width, part in ((1, 0.04), (2, 0.09), (4, 0.23), (8, 0.56), (16, 0.76), (64, 1.0)):
+        while low < part * gpus:
+            high = min(low + width, gpus)
+            yield low, high
+            low = high
 
 
 def _signals(size: Size) -> tuple[pl.DataFrame, list[SignalInfo]]:

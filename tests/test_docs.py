@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wattkeeper.core import assets, counter, schema
-from wattkeeper.loop import ACCOUNTS
+from wattkeeper.ledger.tables import ACCOUNTS
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 if TYPE_CHECKING:
     from wattkeeper.lake.book import Book
-    from wattkeeper.loop import Progress as Told
+    from wattkeeper.attribution import Progress as Told
 
 BOOK = typer.Option(Path(), "--book", "-b", envvar="WATTKEEPER_BOOK", help="The book's directory.")
 JSON = typer.Option(False, "--json", help="Print JSON for scripts.")

@@ -1,0 +1,211 @@
+"""Questions to an attributed book: the statement, one job, the meters. Each is a query on the ledger."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from wattkeeper.core import counter
+from wattkeeper.core.assets import AssetTree
+from wattkeeper.core.clock import day_of, day_start_ms, period_days
+from wattkeeper.core.errors import ConfigError, UnknownNameError
+from wattkeeper.core.schema import JOBS
+from wattkeeper.core.units import MJ_PER_KWH, MS_PER_HOUR
+from wattkeeper.footprint import embodied
+from wattkeeper.lake.book import Book
+from wattkeeper.ledger.tables import VALUED
+from wattkeeper.report.statement import Period, Sources, Statement, build, uncertainty_mj
+from wattkeeper.valuing import signal_of
+
+
+@dataclass(frozen=True)
+class JobAccount:
+    """One job's energy: its facts with totals, and its lines by asset and account."""
+
+    facts: dict[str, Any]
+    assets: pl.DataFrame
+
+
+def job(book: Book, job_id: str) -> JobAccount:
+    """Return one job's energy. Raises UnknownNameError when the book has no job of that id, or it drew nothing."""
+    lines = book.postings.scan().filter(pl.col("job_id") == pl.lit(job_id))
+    columns = ("energy_mj", "imputed_mj", "held_ms", "covered_ms", "carbon_g", "cost", "water_l")
+    assets = lines.group_by("asset", "account").agg(pl.col(columns).sum()).sort("asset", "account").collect()
+    jobs = book.jobs()
+    known = jobs.filter(pl.col("job_id") == job_id)
+    if not known.height and not assets.height:
+        raise UnknownNameError("job", job_id, jobs["job_id"].head(8).to_list())
+    facts: dict[str, Any] = dict.fromkeys(JOBS.schema.names()) | (known.to_dicts() or [{}])[0]
+    totals = assets.select(pl.col(columns).sum()).to_dicts()[0]
+    valued = {v: totals[v] if signal else None for v, signal in _valued(book).items()}
+    idle = assets.filter(pl.col("account") == "held_idle")["energy_mj"].sum()
+    return JobAccount(
+        facts
+        | totals
+        | valued
+        | {
+            "coverage": totals["covered_ms"] / totals["held_ms"] if totals["held_ms"] else None,
+            "held_idle_mj": idle,
+            "uncertainty_mj": uncertainty_mj(assets, book.meters()),
+        },
+        assets,
+    )
+
+
+def _valued(book: Book) -> dict[str, bool]:
+    """Return which amounts any site values."""
+    kinds = ("intensity", "price", "water")
+    return {v: any(getattr(s, k) is not None for s in book.site_file.site) for v, k in zip(VALUED, kinds, strict=True)}
+
+
+def span_ms(book: Book, period: str | None) -> tuple[int, int]:
+    """Return the instants [start_ms, end_ms) of a period in the sites' zone; all of the ledger for None.
+
+    Raises ConfigError where sites in different zones make the period ambiguous.
+    """
+    if period is None:
+        low, high = (
+            book.postings.scan().select(pl.col("hour_ms").min(), pl.col("hour_ms").max().alias("high")).collect().row(0)
+        )
+        return (low, high + MS_PER_HOUR) if low is not None else (0, 0)
+    zones = {s.timezone for s in book.site_file.site}
+    first, after = period_days(period)
+    spans = {(day_start_ms(first, z), day_start_ms(after, z)) for z in zones}
+    if len(spans) > 1:
+        raise ConfigError(
+            f"Period '{period}' begins at different instants in {', '.join(sorted(zones))}. Name a --site."
+        )
+    return spans.pop()
+
+
+def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
+    """Return one row per meter: what it reports, its energy, coverage, events, and how far it is from the used one.
+
+    difference_pct: energy of a meter that only confirms against the used one, over the hours that both have [%].
+    """
+    start_ms, end_ms = span_ms(book, period)
+    hours = book.meter_hours.scan().filter(pl.col("hour_ms").is_between(start_ms, end_ms, closed="left"))
+    used = hours.filter("primary").group_by("asset", "hour_ms").agg(pl.col("energy_mj").sum().alias("used_mj"))
+    sums = (
+        hours.join(used, on=["asset", "hour_ms"], how="left")
+        .with_columns(pl.when(pl.col("used_mj").is_not_null()).then(pl.col("energy_mj")).alias("beside_mj"))
+        .group_by("meter", "asset")
+        .agg(
+            pl.col("primary").any(),
+            (pl.col("energy_mj").sum() / MJ_PER_KWH).alias("energy_kwh"),
+            (pl.col("covered_ms").sum() / pl.col("spanned_ms").sum()).alias("coverage"),
+            pl.when(~pl.col("primary").any())
+            .then((pl.col("beside_mj").sum() / pl.col("used_mj").sum() - 1) * 100)
+            .alias("difference_pct"),
+        )
+        .collect()
+    )
+    events = (
+        book.findings.scan()
+        .filter(pl.col("end_ms").is_between(start_ms, end_ms, closed="left"))
+        .group_by("meter", "kind")
+        .len()
+        .collect()
+        .pivot("kind", index="meter", values="len")
+    )
+    known = pl.DataFrame(
+        [(m.id, m.quantity, m.source, m.accuracy_pct) for m in book.meters()],
+        schema={"meter": pl.String, "quantity": pl.String, "source": pl.String, "accuracy_pct": pl.Float64},
+        orient="row",
+    )
+    rows = known.join(sums, on="meter", how="left").join(events, on="meter", how="left")
+    blank = [pl.lit(None, pl.UInt32).alias(k) for k in counter.EVENT_NAMES if k not in rows.columns]
+    return rows.with_columns(
+        pl.col("primary").fill_null(value=False), pl.col("energy_kwh").fill_null(0.0), *blank
+    ).sort("asset", "primary", "meter", descending=[False, True, False], nulls_last=True)
+
+
+def statement(book: Book, period: str | None = None, by: str = "job") -> Statement:
+    """Return the statement of a period (default: the whole ledger), from the table versions of the last attribution.
+
+    Raises ConfigError where the ledger is empty or the period or `by` is none.
+    """
+    ledger = book.state.fact("ledger")
+    start_ms, end_ms = span_ms(book, period)
+    if ledger is None or start_ms == end_ms:
+        raise ConfigError(f"Book {book.root} has no ledger yet. Import readings, then run: wattkeeper attribute")
+    versions: dict[str, int] = json.loads(ledger)
+    within = pl.col("hour_ms").is_between(start_ms, end_ms, closed="left")
+    postings = book.postings.scan(versions["postings"]).filter(within)
+    findings = book.findings.scan(versions["findings"]).filter(
+        pl.col("end_ms").is_between(start_ms, end_ms, closed="left")
+    )
+    tree = book.tree()
+    sites = book.site_file.site
+    signals = [s for site in sites for k in ("intensity", "price", "water", "pue") if (s := signal_of(book, site, k))]
+    sources = Sources(
+        postings=postings,
+        jobs=book.jobs(),
+        findings=findings.collect(),
+        tree=tree,
+        meters=book.meters(),
+        sites=sites,
+        signals=[s.info for s in signals],
+        no_intensity=_no_intensity(book, postings),
+        embodied_g=_embodied(postings, tree, start_ms, end_ms),
+        versions=versions,
+    )
+    metered_mj = _metered_mj(
+        book.meter_hours.scan(versions["meter_hours"]).filter(within & pl.col("primary")), postings, tree
+    )
+    zone = sites[0].timezone
+    name = period or f"{day_of(start_ms, zone)} to {day_of(end_ms - 1, zone)}"
+    return build(sources, metered_mj, Period(name, start_ms, end_ms), by, title=book.site_file.name)
+
+
+def _metered_mj(hours: pl.LazyFrame, postings: pl.LazyFrame, tree: AssetTree) -> int:
+    """Return what the outermost meters measured, with what a PUE adds where no facility meter stands [mJ]."""
+    lines = hours.with_columns((pl.col("start_ms") + pl.col("spanned_ms")).alias("end_ms")).collect()
+    metered = set(lines["asset"].unique().to_list())
+    pairs = [(a, up) for a in metered for up in tree.ancestors(a) if up in metered]
+    inside = pl.DataFrame(pairs, schema={"asset": pl.String, "above": pl.String}, orient="row")
+    above = lines.select(
+        pl.col("asset").alias("above"), "hour_ms", pl.col("start_ms").alias("from_ms"), pl.col("end_ms").alias("to_ms")
+    )
+    covered = (
+        lines.select("asset", "hour_ms", "start_ms")
+        .join(inside, on="asset")
+        .join(above, on=["above", "hour_ms"])
+        .filter(pl.col("start_ms").is_between(pl.col("from_ms"), pl.col("to_ms"), closed="left"))
+        .select("asset", "hour_ms", "start_ms")
+        .unique()
+    )
+    outermost = lines.join(covered, on=["asset", "hour_ms", "start_ms"], how="anti")
+    sites = [a.id for a in tree.assets.values() if a.kind == "site"]
+    by_pue = (
+        postings.filter((pl.col("account") == "overhead") & pl.col("asset").is_in(sites))
+        .select("asset", "hour_ms", "start_ms", "energy_mj")
+        .collect()
+        .join(lines, on=["asset", "hour_ms", "start_ms"], how="anti")
+    )
+    return int(sum(outermost["energy_mj"].to_list()) + sum(by_pue["energy_mj"].to_list()))
+
+
+def _no_intensity(book: Book, postings: pl.LazyFrame) -> float:
+    """Return the part of the energy in hours for which a site's intensity is unknown, by the time it is missing."""
+    energy = postings.group_by("site", "hour_ms").agg(pl.col("energy_mj").sum()).collect()
+    total = missing = 0.0
+    for site in book.site_file.site:
+        signal = signal_of(book, site, "intensity")
+        for hour_ms, energy_mj in energy.filter(pl.col("site") == site.id).select("hour_ms", "energy_mj").iter_rows():
+            total += energy_mj
+            share = signal.missing_ms(hour_ms, hour_ms + MS_PER_HOUR) / MS_PER_HOUR if signal else 1.0
+            missing += energy_mj * share
+    return missing / total if total else 0.0
+
+
+def _embodied(postings: pl.LazyFrame, tree: AssetTree, start_ms: int, end_ms: int) -> dict[str, float]:
+    """Return embodied grams by account for the period; nothing where no asset says what making it cost."""
+    if not any(a.embodied_kg for a in tree.assets.values()):
+        return {}
+    columns = postings.select("asset", "account", "job_id", "held_ms").collect()
+    rows = embodied.allocate(columns, tree, start_ms=start_ms, end_ms=end_ms)
+    return dict(rows.group_by("account").agg(pl.col("embodied_g").sum()).iter_rows())
