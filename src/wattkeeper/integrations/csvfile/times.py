@@ -38,6 +38,7 @@ def read_times(cells: pl.Series, *, what: str, layout: str, timezone: str, shift
     else:
         times = _from_iso(cells.cast(pl.String), timezone)
     named = f"a number of {layout} since 1970" if layout in EPOCH_MS else f"'{layout}'" if layout else "ISO 8601"
+    times = times.with_columns(pl.col("time_ms", "later_ms") + shift_ms)
     possible = pl.col("time_ms").is_between(EARLIEST_MS, LATEST_MS)
     reason = why(
         [
@@ -47,7 +48,7 @@ def read_times(cells: pl.Series, *, what: str, layout: str, timezone: str, shift
             (~possible, f"{what} lies outside 2000 to 2100; is time_format right?"),
         ]
     )
-    return times.select(pl.when(possible).then(pl.col("time_ms", "later_ms") + shift_ms), reason)
+    return times.select(pl.when(possible).then(pl.col("time_ms", "later_ms")), reason)
 
 
 def settle(rows: pl.DataFrame, series: str, *, rising: bool) -> pl.DataFrame:
