@@ -146,16 +146,19 @@ def attribute_units(
         **{name: column[m0:m1] for name, column in layout.static.items()},
         **{name: getattr(edges, name)[m0:m1] for name in vars(edges)},
     )  # fmt: skip
-    parent = layout.parent[a0:a1]
-    assets = kernel.Assets(layout.role[a0:a1], np.where(parent < 0, -1, parent - a0), layout.idle_w[a0:a1])
-    span = slice(first_unit, last_unit + 1)
-    units = kernel.Units(layout.unit_asset0[span] - a0, layout.unit_meter0[span] - m0, window.alloc0[span] - l0)
     allocs = kernel.Allocations(*(c[l0:l1] for c in window.allocs))
+    asset0 = layout.grid_asset0[slice(*np.searchsorted(layout.grid_asset0, [a0, a1 + 1]))]
+    parent, first = layout.parent[a0:a1], np.repeat(asset0[:-1], np.diff(asset0))
+    assets = kernel.Assets(layout.role[a0:a1], np.where(parent < first, -1, parent - a0), layout.idle_w[a0:a1])
+    units = kernel.Units(
+        asset0 - a0, np.searchsorted(layout.meter_asset[m0:m1], asset0), np.searchsorted(allocs.asset, asset0)
+    )
     activity = np.where(allocs.activity < 0, -1, allocs.activity - a0)
     allocs = allocs._replace(asset=allocs.asset - a0, activity=activity)
     out = _run(rows, meters, assets, units, allocs, window)
     lines, hours, events = out.used
-    keys = out.keys[:lines] + np.array([first_unit, a0, 0, 0, 0, 0])
+    keys = out.keys[:lines] + np.array([0, a0, 0, 0, 0, 0])
+    keys[:, 0] = np.searchsorted(layout.unit_asset0, keys[:, 1], side="right") - 1
     return Lines(
         keys, out.amounts[:lines], out.valued[:lines],
         out.hours[:hours] + np.array([m0, 0, 0, 0, 0, 0, 0, 0]), out.events[:events] + np.array([m0, 0, 0, 0, 0]),

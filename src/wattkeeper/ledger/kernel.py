@@ -36,6 +36,8 @@ ENERGY, IMPUTED, BRIDGED, ESTIMATED, HELD_MS, COVERED_MS, BUSY, KNOWN_MS = range
 """Amounts of a posting. BUSY is in ppm·ms, KNOWN_MS is the time in which utilisation was read."""
 N_AMOUNTS = 8
 
+_NEVER_MS = 2**62
+
 
 class Rows(NamedTuple):
     """Readings of a chunk, meter after meter, times rising within each: (n,) time [ms UTC] and value."""
@@ -143,19 +145,24 @@ def post_units(
         quality = np.zeros((3, n_assets, n_steps), np.int64)  # imputed, bridged, covered
         present = np.zeros((n_assets, n_steps), np.int64)
         busy = np.zeros((2, n_assets, n_steps), np.int64)  # ppm·ms, known ms
+        energy = np.empty(n_steps + 1, np.int64)
         for m in range(units.meter0[u], units.meter0[u + 1]):
             a = meters.asset[m] - first_asset
-            n = _gather(rows, meters, m, scratch_ms, scratch)
-            if n == 0:
-                continue
-            if meters.quantity[m] == UTILISATION:
-                if not meters.primary[m]:
+            n_marks = n_events = n = 0
+            if not _read_plain(rows, meters, m, steps.at_ms, energy, spare):
+                n = _gather(rows, meters, m, scratch_ms, scratch)
+                if n == 0 or (meters.quantity[m] == UTILISATION and not meters.primary[m]):
                     continue
-                _read_activity(meters, m, scratch_ms, scratch, spare, n, steps, busy[0, a], busy[1, a])
-                continue
-            n_marks, n_events, n = _repair(meters, m, scratch_ms, scratch, spare_ms, spare, n, marks, events)
+                if meters.quantity[m] == UTILISATION:
+                    _read_activity(meters, m, scratch_ms, scratch, spare, n, steps, busy[0, a], busy[1, a])
+                    continue
+                n_marks, n_events, n = _repair(meters, m, scratch_ms, scratch, spare_ms, spare, n, marks, events)
+                counter.read_curve(scratch_ms, scratch, n, steps.at_ms, energy)
+            begin, end = _ends(rows, meters, m)
             curve_ms, curve = scratch_ms[:n], scratch[:n]
-            if not _read_meter(meters, m, a, curve_ms, curve, marks[:n_marks], steps, full, quality, present, out):
+            if not _keep_meter(
+                meters, m, a, begin, end, energy, curve_ms, curve, marks[:n_marks], steps, full, quality, present, out
+            ):
                 return False
             if not _keep_events(m, events, n_events, steps, out):
                 return False
@@ -236,11 +243,11 @@ def _instants(
     for edge in grid.edge_ms:
         cuts[n] = edge
         n += 1
+    start_ms, end_ms = allocs.start_ms, allocs.end_ms
     for i in range(units.alloc0[u], units.alloc0[u + 1]):
-        cuts[n] = allocs.start_ms[i]
-        cuts[n + 1] = allocs.end_ms[i]
+        cuts[n] = start_ms[i]
+        cuts[n + 1] = end_ms[i]
         n += 2
-    time_ms = np.empty(0, np.int64)
     for m in range(units.meter0[u], units.meter0[u + 1]):
         if meters.quantity[m] == UTILISATION and not meters.primary[m]:
             continue
@@ -280,12 +287,13 @@ def _steps(rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: 
     at_ms = _instants(rows, meters, units, allocs, grid, u, idle_ppm)
     n = len(at_ms) - 1
     base, slot, part_ms = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
+    edge_ms, edge_slot = grid.edge_ms, grid.slot
     k = 0
     for i in range(n):
-        while grid.edge_ms[k + 1] <= at_ms[i]:
+        while edge_ms[k + 1] <= at_ms[i]:
             k += 1
         base[i] = k
-        slot[i] = grid.slot[k]
+        slot[i] = edge_slot[k]
         same = i > 0 and slot[i] == slot[i - 1]
         part_ms[i] = part_ms[i - 1] if same else at_ms[i]
     for m in range(units.meter0[u], units.meter0[u + 1]):
@@ -324,45 +332,77 @@ def _repair(
 
 
 @njit
-def _read_meter(
-    meters: Meters, m: int, a: int, time_ms: Int64s, value: Int64s, marks: Int64s, steps: Steps, full: Int64s,
-    quality: Int64s, present: Int64s, out: Out,
+def _read_plain(rows: Rows, meters: Meters, m: int, at_ms: Int64s, energy: Int64s, odd: Int64s) -> bool:
+    """Read a counter that needs no repair on the grid, straight from the chunk; return False where a step is odd."""
+    first, last = meters.row0[m], meters.row1[m]
+    if meters.quantity[m] != COUNTER or first == last:
+        return False
+    time_ms, value = rows.time_ms[first:last], rows.value[first:last]
+    gap_ms, bound_w = meters.max_gap_ms[m], meters.bound_w[m]
+    if counter.suspects(time_ms, value, last - first, gap_ms, bound_w, odd):
+        return False
+    # the few readings before the day up to its first, and its last with the few after
+    n_back, n_ahead = meters.back_n[m], meters.ahead_n[m]
+    head_ms, head = np.empty(n_back + 1, np.int64), np.empty(n_back + 1, np.int64)
+    head_ms[:n_back], head[:n_back] = meters.back_ms[m, :n_back], meters.back_value[m, :n_back]
+    head_ms[n_back], head[n_back] = time_ms[0], value[0]
+    tail_ms, tail = np.empty(n_ahead + 1, np.int64), np.empty(n_ahead + 1, np.int64)
+    tail_ms[1:], tail[1:] = meters.ahead_ms[m, :n_ahead], meters.ahead_value[m, :n_ahead]
+    tail_ms[0], tail[0] = time_ms[-1], value[-1]
+    if counter.suspects(head_ms, head, n_back + 1, gap_ms, bound_w, odd):
+        return False
+    if counter.suspects(tail_ms, tail, n_ahead + 1, gap_ms, bound_w, odd):
+        return False
+    low = np.searchsorted(at_ms, time_ms[0])
+    high = max(low, np.searchsorted(at_ms, time_ms[-1]))
+    counter.read_curve(head_ms, head, n_back + 1, at_ms[:low], energy[:low])
+    counter.read_curve(time_ms, value, last - first, at_ms[low:high], energy[low:high])
+    counter.read_curve(tail_ms, tail, n_ahead + 1, at_ms[high:], energy[high:])
+    return True
+
+
+@njit
+def _keep_meter(
+    meters: Meters, m: int, a: int, begin_ms: int, end_ms: int, energy: Int64s, curve_ms: Int64s, curve: Int64s,
+    marks: Int64s, steps: Steps, full: Int64s, quality: Int64s, present: Int64s, out: Out,
 ) -> bool:  # fmt: skip
-    """Read a meter's curve on the grid; add it to its asset where it is primary; keep its hours."""
-    n = len(time_ms)
-    energy = np.empty(len(steps.at_ms), np.int64)
-    counter.read_curve(time_ms, value, n, steps.at_ms, energy)
+    """Add a meter's energy at the instants to its asset where it is primary; keep its hours.
+
+    begin_ms, end_ms: where its curve spans; curve_ms, curve: its points, needed where there are marks.
+    """
+    at_ms, slot, part_ms, hours = steps.at_ms, steps.slot, steps.part_ms, out.hours
+    energy_a, quality_a, present_a = full[a], quality[:, a], present[a]
+    primary = meters.primary[m]
     mark, line = 0, -1
-    for k in range(len(steps.base)):
-        left, right = steps.at_ms[k], steps.at_ms[k + 1]
-        if left < time_ms[0] or right > time_ms[n - 1]:
+    for k in range(len(slot)):
+        left, right = at_ms[k], at_ms[k + 1]
+        if left < begin_ms or right > end_ms:
             continue
         rise = energy[k + 1] - energy[k]
         while mark < len(marks) and marks[mark, 1] <= left:
             mark += 1
         imputed = bridged = uncovered_ms = 0
         if mark < len(marks) and marks[mark, 0] < right:
-            imputed, bridged, uncovered_ms = _doubtful(time_ms, value, marks, mark, left, right, rise)
-        if meters.primary[m]:
-            full[a, k] += rise
-            quality[0, a, k] += imputed
-            quality[1, a, k] += bridged
-            quality[2, a, k] += right - left - uncovered_ms
-            present[a, k] += 1
-        if line < 0 or out.hours[line, 2] != steps.part_ms[k]:
+            imputed, bridged, uncovered_ms = _doubtful(curve_ms, curve, marks, mark, left, right, rise)
+        if primary:
+            energy_a[k] += rise
+            quality_a[0, k] += imputed
+            quality_a[1, k] += bridged
+            quality_a[2, k] += right - left - uncovered_ms
+            present_a[k] += 1
+        if line < 0 or hours[line, 2] != part_ms[k]:
             line = out.used[1]
-            if line >= len(out.hours):
+            if line >= len(hours):
                 return False
             out.used[1] += 1
-            out.hours[line, 0] = m
-            out.hours[line, 1] = steps.slot[k]
-            out.hours[line, 2] = steps.part_ms[k]
-            out.hours[line, 3:] = 0
-        out.hours[line, 3] += rise
-        out.hours[line, 4] += imputed
-        out.hours[line, 5] += bridged
-        out.hours[line, 6] += right - left
-        out.hours[line, 7] += right - left - uncovered_ms
+            hours[line, 0], hours[line, 1], hours[line, 2] = m, slot[k], part_ms[k]
+            for f in range(3, 8):
+                hours[line, f] = 0
+        hours[line, 3] += rise
+        hours[line, 4] += imputed
+        hours[line, 5] += bridged
+        hours[line, 6] += right - left
+        hours[line, 7] += right - left - uncovered_ms
     return True
 
 
@@ -434,6 +474,7 @@ def _rest(
     """Return what each asset shows beyond its measured parts: energy, valued amounts (s, a, k), which have parts."""
     n_assets, n_steps = full.shape
     rest = full.copy()
+    parent, base = assets.parent, steps.base
     parted = np.zeros(n_assets, np.bool_)
     for a in range(n_assets):
         for k in range(n_steps):
@@ -441,9 +482,9 @@ def _rest(
                 continue
             if present[a, k] > 1:
                 quality[2, a, k] //= present[a, k]
-            above = assets.parent[first_asset + a]
+            above = parent[first_asset + a]
             while above >= 0 and present[above - first_asset, k] == 0:
-                above = assets.parent[above]
+                above = parent[above]
             if above >= 0:
                 p = above - first_asset
                 parted[p] = True
@@ -452,10 +493,14 @@ def _rest(
                 quality[1, p, k] -= quality[1, a, k]
     n_signals = len(grid.signals)
     valued = np.empty((n_signals, n_assets, n_steps))
+    per_mj = np.empty(n_steps)
     for s in range(n_signals):
+        values = grid.signals[s]
+        for k in range(n_steps):
+            per_mj[k] = values[base[k]] / MJ_PER_KWH
         for a in range(n_assets):
             for k in range(n_steps):
-                valued[s, a, k] = rest[a, k] * (grid.signals[s, steps.base[k]] / MJ_PER_KWH)
+                valued[s, a, k] = rest[a, k] * per_mj[k]
     return rest, valued, parted
 
 
@@ -508,18 +553,17 @@ def _bound_quality(rest: Int64s, quality: Int64s) -> None:
 @njit
 def _line(u: int, asset: int, slot: int, account: int, job: int, start_ms: int, out: Out) -> int:
     """Open a posting and return its line; −1 where there is no room."""
-    line = out.used[0]
-    if line >= len(out.keys):
+    keys, amounts, valued, used = out.keys, out.amounts, out.valued, out.used
+    line = used[0]
+    if line >= len(keys):
         return -1
-    out.used[0] += 1
-    out.keys[line, 0] = u
-    out.keys[line, 1] = asset
-    out.keys[line, 2] = slot
-    out.keys[line, 3] = account
-    out.keys[line, 4] = job
-    out.keys[line, 5] = start_ms
-    out.amounts[line, :] = 0
-    out.valued[line, :] = 0.0
+    used[0] += 1
+    keys[line, 0], keys[line, 1], keys[line, 2] = u, asset, slot
+    keys[line, 3], keys[line, 4], keys[line, 5] = account, job, start_ms
+    for f in range(N_AMOUNTS):
+        amounts[line, f] = 0
+    for s in range(valued.shape[1]):
+        valued[line, s] = 0.0
     return int(line)
 
 
@@ -546,40 +590,57 @@ def _post_asset(
     valued: Floats, quality: Int64s, present: Int64s, busy: Int64s, idle_ppm: int, out: Out,
 ) -> bool:  # fmt: skip
     """Put one asset's energy on accounts, step by step, to whoever holds it; a line per part, account and holder."""
-    role = assets.role[asset]
+    role, idle_w = assets.role[asset], assets.idle_w[asset]
     own = busy[:, asset - first_asset]
+    at_ms, slot, parts_ms = steps.at_ms, steps.slot, steps.part_ms
+    job, estimated, activity = holders.job, holders.estimated, holders.activity
+    booked, worth = out.amounts, out.valued
     alone = ABOVE if role == UPPER else OVERHEAD if role == OVERHEAD_ROLE else IDLE
-    n_holders = len(holders.job)
+    n_holders = len(job)
     lines = np.full((n_holders, 2), -1, np.int64)  # open posting of each holder: working, idle
     lone_line = -1
     active, weight = np.empty(n_holders, np.int64), np.empty(n_holders, np.int64)
-    n_active = arrived = 0
+    n_active = arrived = part_ms = 0
+    turn_ms, takes_all, idle = at_ms[0], False, 0
     amounts, posted = np.zeros(N_AMOUNTS, np.int64), np.zeros(N_AMOUNTS, np.int64)
     whole_step = np.zeros(N_AMOUNTS, np.int64)
     for k in range(len(rest)):
-        left, right = steps.at_ms[k], steps.at_ms[k + 1]
-        n_active, arrived = _turn(holders, active, n_active, arrived, left)
+        left, right = at_ms[k], at_ms[k + 1]
+        if left >= turn_ms:
+            n_active, arrived, turn_ms = _turn(holders, active, n_active, arrived, left)
+            takes_all = n_active == 1 and (_weigh(holders, active, 1, weight, busy, first_asset, k, role) == weight[0])
         here = present[k] > 0
         if not here and (n_active == 0 or role != HELD):
             continue
-        if k == 0 or steps.part_ms[k] != steps.part_ms[k - 1]:
+        if k == 0 or parts_ms[k] != part_ms:
+            part_ms = parts_ms[k]
             lines[:, :] = -1
             lone_line = -1
         whole_step[ENERGY], whole_step[IMPUTED], whole_step[BRIDGED] = rest[k], quality[0, k], quality[1, k]
         whole_step[HELD_MS], whole_step[COVERED_MS] = right - left, quality[2, k]
         whole_step[BUSY], whole_step[KNOWN_MS] = own[0, k], own[1, k]
-        if n_active == 0:
-            if lone_line < 0:
-                lone_line = _line(u, asset, steps.slot[k], alone, -1, steps.part_ms[k], out)
-                if lone_line < 0:
+        idle_here = _is_idle(role, idle_w, own[0, k], own[1, k], rest[k], right - left, idle_ppm, here)
+        if n_active == 0 or takes_all:
+            line, account, who = lone_line, alone, -1
+            if takes_all:
+                idle = _idles(idle_here, activity[active[0]] - first_asset, busy, k, idle_ppm)
+                line, account, who = lines[active[0], idle], HELD_IDLE if idle else JOB, job[active[0]]
+                whole_step[ESTIMATED] = rest[k] if estimated[active[0]] else 0
+            if line < 0:
+                line = _line(u, asset, slot[k], account, who, part_ms, out)
+                if line < 0:
                     return False
+                if takes_all:
+                    lines[active[0], idle] = line
+                else:
+                    lone_line = line
             for f in range(N_AMOUNTS):
-                out.amounts[lone_line, f] += whole_step[f]
+                booked[line, f] += whole_step[f]
             for s in range(len(valued)):
-                out.valued[lone_line, s] += valued[s, k]
+                worth[line, s] += valued[s, k]
+            whole_step[ESTIMATED] = 0
             continue
         whole = _weigh(holders, active, n_active, weight, busy, first_asset, k, role)
-        idle_here = _is_idle(role, assets.idle_w[asset], own[0, k], own[1, k], rest[k], right - left, idle_ppm, here)
         posted[:] = 0
         upto = 0
         for i in range(n_active + 1):
@@ -594,42 +655,50 @@ def _post_asset(
                 posted[f] = now
             if i < n_active:
                 holder = active[i]
-                idle = _idles(idle_here, holders.activity[holder] - first_asset, busy, k, idle_ppm)
-                if holders.estimated[holder]:
+                idle = _idles(idle_here, activity[holder] - first_asset, busy, k, idle_ppm)
+                if estimated[holder]:
                     amounts[ESTIMATED] = amounts[ENERGY]
                 line = lines[holder, idle]
                 if line < 0:
                     account = HELD_IDLE if idle else JOB
-                    line = _line(u, asset, steps.slot[k], account, holders.job[holder], steps.part_ms[k], out)
+                    line = _line(u, asset, slot[k], account, job[holder], part_ms, out)
                     lines[holder, idle] = line
             else:
                 if lone_line < 0:
-                    lone_line = _line(u, asset, steps.slot[k], alone, -1, steps.part_ms[k], out)
+                    lone_line = _line(u, asset, slot[k], alone, -1, part_ms, out)
                 line = lone_line
             if line < 0:
                 return False
             for f in range(N_AMOUNTS):
-                out.amounts[line, f] += amounts[f]
+                booked[line, f] += amounts[f]
             if rest[k] != 0:
                 for s in range(len(valued)):
-                    out.valued[line, s] += valued[s, k] * (amounts[ENERGY] / rest[k])
+                    worth[line, s] += valued[s, k] * (amounts[ENERGY] / rest[k])
     return True
 
 
 @njit
-def _turn(holders: Allocations, active: Int64s, n_active: int, arrived: int, now_ms: int) -> tuple[int, int]:
-    """Let go who ended by now and take in who has started; return how many are active and how many have arrived."""
-    kept = 0
+def _turn(holders: Allocations, active: Int64s, n_active: int, arrived: int, now_ms: int) -> tuple[int, int, int]:
+    """Let go who ended by now and take in who has started.
+
+    Return how many are active, how many have arrived, and when the next one comes or goes.
+    """
+    start_ms, end_ms = holders.start_ms, holders.end_ms
+    kept, next_ms = 0, _NEVER_MS
     for i in range(n_active):
-        if holders.end_ms[active[i]] > now_ms:
+        if end_ms[active[i]] > now_ms:
             active[kept] = active[i]
+            next_ms = min(next_ms, end_ms[active[i]])
             kept += 1
-    while arrived < len(holders.job) and holders.start_ms[arrived] <= now_ms:
-        if holders.end_ms[arrived] > now_ms:
+    while arrived < len(start_ms) and start_ms[arrived] <= now_ms:
+        if end_ms[arrived] > now_ms:
             active[kept] = arrived
+            next_ms = min(next_ms, end_ms[arrived])
             kept += 1
         arrived += 1
-    return kept, arrived
+    if arrived < len(start_ms):
+        next_ms = min(next_ms, start_ms[arrived])
+    return kept, arrived, next_ms
 
 
 @njit
@@ -649,21 +718,22 @@ def _weigh(
     are zero, else by share. The part of a node that nobody holds stays idle, and so does a device's where only the
     count of devices is known.
     """
+    share_ppm, estimated, tells = allocs.share_ppm, allocs.estimated, allocs.activity
     total, active_total, floor = 0, 0, 0
     all_known = True
     for i in range(n_active):
-        weight[i] = allocs.share_ppm[active[i]]
+        weight[i] = share_ppm[active[i]]
         total += weight[i]
-        if role == SHARED or allocs.estimated[active[i]]:
+        if role == SHARED or estimated[active[i]]:
             floor = PPM
-        activity = allocs.activity[active[i]]
+        activity = tells[active[i]]
         if activity < 0 or busy[1, activity - first_asset, k] == 0:
             all_known = False
         else:
             active_total += weight[i] * (busy[0, activity - first_asset, k] // busy[1, activity - first_asset, k])
     if n_active > 1 and all_known and active_total > 0 and floor == 0:
         for i in range(n_active):
-            activity = allocs.activity[active[i]] - first_asset
+            activity = tells[active[i]] - first_asset
             weight[i] *= busy[0, activity, k] // busy[1, activity, k]
         return active_total
     if total == 0:

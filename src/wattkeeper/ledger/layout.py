@@ -61,6 +61,22 @@ class Layout:
         return [sources for sources in groups.values() if len(sources) > 1]
 
     @cached_property
+    def grid_asset0(self) -> Int64s:
+        """Where each stretch of assets that share a grid of instants begins, and the end: (g + 1,).
+
+        A unit is one stretch, unless nothing in it is measured but devices that no measured asset contains: then what
+        happens on one device does not concern the others, and each gets a grid of its own.
+        """
+        metered, inside = np.zeros(len(self.assets), bool), np.zeros(len(self.assets), bool)
+        metered[self.meter_asset] = True
+        inside[self.parent[self.parent >= 0]] = True
+        held = self.role == kernel.HELD
+        tied = np.add.reduceat(metered & ~held | held & inside, self.unit_asset0[:-1]) > 0
+        alone = held & ~np.repeat(tied, np.diff(self.unit_asset0))
+        alone[self.unit_asset0[:-1]] = True
+        return np.append(np.flatnonzero(alone), len(self.assets)).astype(np.int64)
+
+    @cached_property
     def static(self) -> dict[str, Int64s]:
         """The columns of kernel.Meters that do not change from day to day."""
         ceilings_w = np.array([self.tree[m.asset].ceiling_w for m in self.meters])
@@ -158,36 +174,76 @@ def allocation_arrays(
     has no row for the node itself, it is given the node in proportion to its GPUs.
     """
     places = _places(layout)
-    codes = pl.DataFrame({"job_id": job_ids}).with_row_index("job")
-    known = allocations.join(places, on="asset", how="inner")
+    known = allocations.join(places.select("asset", "code"), on="asset", how="inner").select(
+        pl.col("job_id").cast(pl.Enum(job_ids)).to_physical().cast(pl.Int64).alias("job"),
+        *("code", "start_ms", "end_ms", "share", "estimated"),
+    )
     found = (
-        known.join(codes, on="job_id", how="inner")
+        _collapsed(known)
+        .with_columns(pl.col("end_ms").fill_null(until_ms))
+        .filter(pl.col("end_ms") > pl.col("start_ms"))
+    )
+    if found["estimated"].any():
+        placed = found.join(places.select("code", "kind", "unit"), on="code")
+        exact = placed.filter(~pl.col("estimated") & pl.col("kind").is_in(["gpu", "mig"])).select("job", "unit")
+        placed = pl.concat(
+            [
+                placed.filter(~pl.col("estimated")),
+                placed.filter("estimated").join(exact, on=["job", "unit"], how="anti"),
+            ]
+        )
+        found = placed.select(found.columns)
+    rows = pl.concat([found, _implied_nodes(layout, found, places)])
+    code = rows["code"].to_numpy()
+    is_slice = (places["kind"] == "mig").to_numpy()[code]
+    columns = {
+        "asset": places["device"].to_numpy()[code],
+        "share_ppm": (rows["share"] * PPM).round().cast(pl.Int64).to_numpy(),
+        "activity": np.where(is_slice, code, -1),
+        **{c: rows[c].cast(pl.Int64).to_numpy() for c in ("start_ms", "end_ms", "job", "estimated")},
+    }
+    order = _order(*(columns[c] for c in ("asset", "start_ms", "end_ms", "job", "activity")))
+    arrays = kernel.Allocations(**{c: columns[c][order] for c in kernel.Allocations._fields})
+    starts = np.searchsorted(arrays.asset, layout.unit_asset0).astype(np.int64)
+    return arrays, starts, allocations.height - known.height
+
+
+def _collapsed(known: pl.DataFrame) -> pl.DataFrame:
+    """Return one row for each job, asset and start; rows that stand alone, nearly all, are not touched."""
+    order, tied = _by_start(known["code"].to_numpy(), known["start_ms"].to_numpy())
+    if not len(tied):
+        return known
+    several = np.zeros(known.height, bool)
+    several[order[tied]] = True
+    merged = (
+        known.filter(several)
         .group_by("job", "code", "start_ms")
         .agg(
             pl.when(pl.col("end_ms").null_count() < pl.len()).then(pl.col("end_ms").max()),
             pl.col("share").max(),
             pl.col("estimated").all(),
-            pl.col("kind", "unit", "device").first(),
         )
-        .with_columns(pl.col("end_ms").fill_null(until_ms))
-        .filter(pl.col("end_ms") > pl.col("start_ms"))
     )
-    if found["estimated"].any():
-        exact = found.filter(~pl.col("estimated") & pl.col("kind").is_in(["gpu", "mig"])).select("job", "unit")
-        guesses = found.filter("estimated").join(exact.unique(), on=["job", "unit"], how="anti")
-        found = pl.concat([found.filter(~pl.col("estimated")), guesses])
-    rows = (
-        pl.concat([found, _implied_nodes(layout, found, places)])
-        .with_columns(
-            pl.when(pl.col("kind") == "mig").then(pl.col("code")).otherwise(-1).alias("activity"),
-            (pl.col("share") * PPM).round().alias("share_ppm"),
-            pl.col("device").alias("asset"),
-        )
-        .sort("asset", "start_ms", "end_ms", "job", "activity")
-    )
-    columns = {c: rows[c].cast(pl.Int64).to_numpy() for c in kernel.Allocations._fields}
-    starts = np.searchsorted(columns["asset"], layout.unit_asset0).astype(np.int64)
-    return kernel.Allocations(**columns), starts, allocations.height - known.height
+    return pl.concat([known.filter(~several), merged])
+
+
+def _by_start(asset: Int64s, start_ms: Int64s) -> tuple[Int64s, Int64s]:
+    """Return the order of rows by asset and start, and the places in it of rows that share both with another."""
+    if not len(asset):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    span_ms = int(start_ms.max() - start_ms.min()) + 1
+    key = asset * span_ms + (start_ms - start_ms.min())
+    order = np.argsort(key)
+    same = np.flatnonzero(np.diff(key[order]) == 0)
+    return order, np.union1d(same, same + 1)
+
+
+def _order(asset: Int64s, start_ms: Int64s, end_ms: Int64s, job: Int64s, activity: Int64s) -> Int64s:
+    """Return the order of rows by asset, start, end, job, activity."""
+    order, tied = _by_start(asset, start_ms)
+    some = order[tied]
+    order[tied] = some[np.lexsort([c[some] for c in (activity, job, end_ms, start_ms, asset)])]
+    return order
 
 
 def _places(layout: Layout) -> pl.DataFrame:
@@ -208,15 +264,18 @@ def _places(layout: Layout) -> pl.DataFrame:
 def _implied_nodes(layout: Layout, found: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     """Return rows that give a job its part of a node where it holds only GPUs there and the node's rest is measured."""
     shared = {layout.tree.unit_of(m.asset) for m in layout.meters if layout.tree[m.asset].kind in _SHARED_KINDS}
+    if not shared:
+        return found.clear()
+    placed = found.join(places.select("code", "kind", "unit"), on="code")
     gpus = places.filter(pl.col("kind") == "gpu").group_by("unit").agg(pl.len().alias("gpus"))
-    named = found.filter(pl.col("kind") == "node").select("job", "unit").unique()
+    named = placed.filter(pl.col("kind") == "node").select("job", "unit").unique()
     roots = places.filter((pl.col("asset") == pl.col("unit")) & (pl.col("kind") == "node"))
     return (
-        found.filter(pl.col("kind").is_in(["gpu", "mig"]) & pl.col("unit").is_in(list(shared)))
+        placed.filter(pl.col("kind").is_in(["gpu", "mig"]) & pl.col("unit").is_in(list(shared)))
         .join(named, on=["job", "unit"], how="anti")
         .join(gpus, on="unit")
         .group_by("job", "unit", "start_ms", "end_ms")
         .agg((pl.col("share") / pl.col("gpus")).sum().clip(0.0, 1.0), pl.col("estimated").any())
-        .join(roots.select("unit", "code", "kind", "device"), on="unit")
+        .join(roots.select("unit", "code"), on="unit")
         .select(found.columns)
     )
