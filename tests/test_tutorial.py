@@ -62,7 +62,7 @@ def test_the_tutorial_gives_what_it_says(tmp_path):
 @pytest.mark.skipif(not SERIES, reason="the recorded wall meters are not here")
 @pytest.mark.parametrize("path", SERIES, ids=lambda p: p.stem)
 def test_single_nodes_at_one_hertz(path, tmp_path):
-    """A wall meter of one node, watts each second, moved to July 2024: the ledger has the trapezoid's energy to the millijoule a step."""
+    """A wall meter of one node, watts each second, moved to July 2024: the trapezoid's energy to the millijoule a step."""
     rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
     seconds, watts = [float(r[0]) for r in rows], [float(r[1]) for r in rows]
     expected_j = sum((b - a) * (p + q) / 2 for a, b, p, q in zip(seconds, seconds[1:], watts, watts[1:], strict=False))

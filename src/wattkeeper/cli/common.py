@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from wattkeeper.lake.book import Book
     from wattkeeper.attribution import Progress as Told
+    from wattkeeper.lake.book import Book
 
 BOOK = typer.Option(Path(), "--book", "-b", envvar="WATTKEEPER_BOOK", help="The book's directory.")
 JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
