@@ -134,7 +134,6 @@ METER_HOURS = TableSpec(
         Column("site", _TEXT, "", "the site"),
         Column("day", _TEXT, "", "local day at the site, YYYY-MM-DD"),
         Column("hour_ms", _INT, "ms UTC", "start of the local hour"),
-        Column("start_ms", _INT, "ms UTC", "start of this part of the hour"),
         Column(
             "start_ms",
             _INT,
