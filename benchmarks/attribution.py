@@ -22,7 +22,7 @@ import polars as pl
 
 from cluster import FIRST_DAY, STEP_MS, Size, make
 from wattkeeper import loop
-from wattkeeper.core.clock import next_day
+from wattkeeper.core.clock import hour_edges_ms, next_day
 from wattkeeper.lake.book import Book
 
 HERE = Path(__file__).parent
@@ -219,7 +219,7 @@ def new_day(bars: Bars, size: Size, month_s: float, limit: float) -> None:
     gpus = [a.id for a in whole.tree().assets.values() if a.kind == "gpu"]
     unit = {f"{g}:dcgm:energy_counter": i // 8 for i, g in enumerate(gpus)}
     units = rows["meter"].replace_strict(unit, return_dtype=pl.Int64).to_numpy()
-    short.readings.write_day(rows, ("a", day), units)
+    short.readings.write_day(rows, ("a", day), units, int(hour_edges_ms(day, "UTC")[-2]))
     short.readings.table.commit()
     short.state.mark_stale([("a", *short._span("a", day))])
     begin = time.perf_counter()

@@ -100,7 +100,7 @@ def write_day(book: Book, gpus: list[str], day: str, d: int, state: list, energy
         }
     )
     units = np.repeat(np.arange(len(gpus)) // GPUS_PER_NODE, sizes)
-    book.readings.write_day(rows, ("a", day), units)
+    book.readings.write_day(rows, ("a", day), units, START_MS + (d + 1) * DAY_MS - HOUR_MS)
     book.readings.table.commit()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -13,11 +17,10 @@ from numpy.typing import NDArray
 from wattkeeper.config import SiteConfig
 from wattkeeper.core import counter
 from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day
-from wattkeeper.core.schema import FINDINGS, METER_HOURS, POSTINGS
 from wattkeeper.core.units import PPM
 from wattkeeper.lake.book import Book
-from wattkeeper.lake.delta import DataFile
-from wattkeeper.lake.readings import DayIndex, group_edges, read_groups
+from wattkeeper.lake.delta import DataFile, Table
+from wattkeeper.lake.readings import PIECES, DayFile, DayIndex, PieceIndex
 from wattkeeper.ledger import kernel
 from wattkeeper.ledger.close import Flow, close, unit_flows
 from wattkeeper.ledger.day import Edges, Frame, Lines, Window, attribute_units, digests, frame
@@ -26,6 +29,18 @@ from wattkeeper.ledger.tables import VALUED, to_tables
 from wattkeeper.valuing import signal_of
 
 Int64s = NDArray[np.int64]
+Piece = tuple[str, int]
+"""A day and one of readings.PIECES: all its hours but the last, or the last one. Each is attributed by itself."""
+
+DAYS_AT_ONCE = 5
+"""Days whose allocations are held in memory together."""
+
+AHEAD = 2
+"""Pieces whose readings are being worked on while one is written."""
+
+PIECE_FILES = ("head-", "tail-")
+"""How names of ledger files begin, by piece."""
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
@@ -51,15 +66,25 @@ class _Task:
 
 
 @dataclass
-class _Day:
-    """A day on its way through."""
+class _Held:
+    """What jobs held in some days: ids of the jobs by code, their hashes, and the allocations as arrays."""
 
-    day: str
-    index: DayIndex | None
+    jobs: pl.Series
+    hashes: Int64s
+    allocs: kernel.Allocations
+    alloc0: Int64s
+
+
+@dataclass
+class _Going:
+    """A piece on its way through."""
+
+    piece: Piece
+    held: _Held
     window: Window
     todo: list[int]
-    digests: dict[str, tuple[str, str]]
-    parts: list[Future[Lines]] = field(default_factory=list)
+    digests: dict[str, str]
+    parts: list[Future[list[Lines]]] = field(default_factory=list)
 
 
 class SiteRun:
@@ -76,7 +101,8 @@ class SiteRun:
         self.stale = book.state.stale_spans(site.id)
         self.writes: list[Future[DataFile]] = []
         self._indexes: dict[str, DayIndex] = {}
-        self._codes: dict[str, Int64s] = {}
+        self._codes: dict[Piece, Int64s] = {}
+        self._opened: dict[str, DayFile] = {}
 
     def attribute(self, everything: bool, workers: int, progress: Progress) -> None:
         """Attribute the site's stale days."""
@@ -85,20 +111,27 @@ class SiteRun:
         days = self._days_to_look_at(everything, progress)
         if not days:
             return
-        jobs, allocs, alloc0 = self._allocations(days)
-        made: dict[str, dict[str, tuple[str, str]]] = {}
+        made: dict[Piece, dict[str, str]] = {}
+        units: set[tuple[str, int]] = set()
         with ThreadPoolExecutor(workers) as pool:
-            for at, day in enumerate(self._started(days, jobs, allocs, alloc0, pool)):
-                progress("days", at + 1, len(days))
-                if day.todo:
-                    self._finish(day, jobs, pool)
-                    made[day.day] = day.digests
+            for at, going in enumerate(self._started(days, pool, workers)):
+                progress("days", at // len(PIECES) + 1, len(days))
+                if going.todo:
+                    self._finish(going, pool)
+                    made[going.piece] = going.digests
+                    units |= {(going.piece[0], u) for u in going.todo}
         for write in self.writes:
             write.result()
         self.done.days += len(days)
-        for table in (self.book.postings, self.book.meter_hours, self.book.findings):
+        self.done.units += len(units)
+        for table in self.ledger.values():
             table.commit()
         self.book.state.settle(self.site.id, made, self.stale)
+
+    @property
+    def ledger(self) -> dict[str, Table]:
+        """The tables that are written."""
+        return {"postings": self.book.postings, "meter_hours": self.book.meter_hours, "findings": self.book.findings}
 
     # which days
 
@@ -126,14 +159,14 @@ class SiteRun:
 
     def _neighbours(self, day: str, span: list[str]) -> Iterator[str]:
         """Yield the days around one that a step of its meters reaches into."""
-        here = set(self._index(day).meters)
+        here = self._meters_of(day)
         at = span.index(day)
         for path in (reversed(span[:at]), span[at + 1 :]):
             missing = set(here)
             for other in path:
                 yield other
                 if other in self.files:
-                    missing -= set(self._index(other).meters)
+                    missing -= self._meters_of(other)
                 if other < day and other > self._reach_back(day):
                     continue
                 if not missing or not self._reaches(missing, other, before=other < day):
@@ -142,7 +175,11 @@ class SiteRun:
     def _reaches(self, meters: set[str], day: str, *, before: bool) -> bool:
         """Return whether some of these meters have readings on the far side of a day."""
         sides = [d for d in self.files if (d < day if before else d > day)]
-        return any(meters & set(self._index(d).meters) for d in sides)
+        return any(meters & self._meters_of(d) for d in sides)
+
+    def _meters_of(self, day: str) -> set[str]:
+        """Return the meters that have readings on a day."""
+        return {m for piece in self._index(day) for m in piece.meters}
 
     def _index(self, day: str) -> DayIndex:
         """Return the index of a day's readings; the day is compacted when it has to be."""
@@ -152,187 +189,217 @@ class SiteRun:
                 for u in range(len(self.layout.units))
                 for m in self.layout.meters[self.layout.unit_meter0[u] : self.layout.unit_meter0[u + 1]]
             ]
-            self._indexes[day] = self.book.readings.compact((self.site.id, day), self.files[day], order)
+            tail_ms = int(hour_edges_ms(day, self.site.timezone)[-2])
+            self._indexes[day] = self.book.readings.compact((self.site.id, day), self.files[day], order, tail_ms)
         return self._indexes[day]
 
     # what goes in
 
-    def _allocations(self, days: list[str]) -> tuple[pl.Series, kernel.Allocations, Int64s]:
-        first = day_start_ms(days[0], self.site.timezone)
-        last = day_start_ms(next_day(days[-1]), self.site.timezone)
-        touching = (pl.col("start_ms") < last) & (pl.col("end_ms").is_null() | (pl.col("end_ms") > first))
-        rows = self.book.allocations_table.scan().filter(touching).collect()
+    def _held(self, days: list[str], *, first: bool) -> _Held:
+        """Return what jobs held in some days; first: whether no days before them are attributed in this run."""
+        start_ms = day_start_ms(days[0], self.site.timezone)
+        end_ms = day_start_ms(next_day(days[-1]), self.site.timezone)
+        touching = (pl.col("start_ms") < end_ms) & (pl.col("end_ms").is_null() | (pl.col("end_ms") > start_ms))
+        table = self.book.allocations_table.scan()
+        rows = table.filter(touching).collect()
+        if rows["estimated"].any():
+            guessed = rows.filter("estimated")["job_id"].unique().to_list()
+            exact = table.filter(~pl.col("estimated") & pl.col("job_id").is_in(guessed) & ~touching).collect()
+            rows = pl.concat([rows, exact])
         jobs = rows["job_id"].unique().sort()
-        until_ms = int(self._index(max(self.files)).last_ms.max())
-        allocs, alloc0, strangers = allocation_arrays(self.layout, rows, jobs, until_ms)
-        self.done.strangers += strangers
-        return jobs, allocs, alloc0
+        allocs, alloc0, strange = allocation_arrays(self.layout, rows, jobs, self._until_ms)
+        self.done.strangers += len(strange) if first else int((strange >= start_ms).sum())
+        hashes = jobs.hash(seed=1).cast(pl.UInt64).to_numpy().view(np.int64)
+        return _Held(jobs, hashes, allocs, alloc0)
 
-    def _per_meter(self, day: str) -> tuple[DayIndex | None, Int64s]:
-        """Return a day's index and the code of each of its meters, −1 for meters the layout no longer has."""
+    @cached_property
+    def _until_ms(self) -> int:
+        """The last reading there is: what still runs is held until then."""
+        return max(int(piece.last_ms.max()) for piece in self._index(max(self.files)) if len(piece.meters))
+
+    @cached_property
+    def _kept(self) -> list[Piece]:
+        """The pieces that may have readings, in order."""
+        return [(day, piece) for day in sorted(self.files) for piece in PIECES]
+
+    def _per_meter(self, piece: Piece) -> tuple[PieceIndex | None, Int64s]:
+        """Return a piece's index and the code of each of its meters, −1 for meters the layout no longer has."""
+        day, at = piece
         if day not in self.files:
             return None, np.zeros(0, np.int64)
-        index = self._index(day)
-        if day not in self._codes:
-            self._codes[day] = np.array([self.meter_code.get(m, -1) for m in index.meters], np.int64)
-        return index, self._codes[day]
+        index = self._index(day)[at]
+        if piece not in self._codes:
+            self._codes[piece] = np.array([self.meter_code.get(m, -1) for m in index.meters], np.int64)
+        return index, self._codes[piece]
 
-    def _edges(self, day: str) -> Edges:
-        """Return the readings just before and after a day, from the nearest days that have them."""
+    def _edges(self, piece: Piece) -> Edges:
+        """Return the readings just before and after a piece, from the nearest pieces that have them."""
         edges = Edges.none(len(self.layout.meters))
-        for before in (True, False):
-            others = sorted((d for d in self.files if (d < day if before else d > day)), reverse=before)
-            count, width = (edges.back_n, counter.LOOK_BACK) if before else (edges.ahead_n, counter.LOOK_AHEAD)
+        before = reversed(self._kept[: bisect_left(self._kept, piece)])
+        after = self._kept[bisect_right(self._kept, piece) :]
+        for others, back in ((before, True), (after, False)):
+            count, width = (edges.back_n, counter.LOOK_BACK) if back else (edges.ahead_n, counter.LOOK_AHEAD)
             for other in others:
                 index, codes = self._per_meter(other)
                 rows = np.flatnonzero((codes >= 0) & (count[codes] < width))
                 if index is not None and len(rows):
-                    _fill(edges, index, rows, codes[rows], before=before)
+                    _fill(edges, index, rows, codes[rows], before=back)
                 if (count == width).all():
                     break
         return edges
 
-    def _frame(self, day: str, index: DayIndex | None, codes: Int64s, edges: Edges) -> Frame:
-        hours = hour_edges_ms(day, self.site.timezone)
+    def _frame(self, piece: Piece, index: PieceIndex | None, codes: Int64s, edges: Edges) -> Frame:
+        day, at = piece
+        hours = hour_edges_ms(day, self.site.timezone)[(slice(None, -1), slice(-2, None))[at]]
         cuts = [self.pue.breaks_ms] if self.pue else []
         upper = [i for i, m in enumerate(self.layout.meters) if self.layout.tree[m.asset].kind in UPPER_KINDS]
         place = {int(c): r for r, c in enumerate(codes)}
         for m in upper:
-            if index is not None and m in place and not edges.back_n[m]:
-                cuts.append(index.first_ms[place[m], :1] - self.layout.meters[m].interval_ms)
-            if index is not None and m in place and not edges.ahead_n[m]:
-                cuts.append(index.last_ms[place[m], -1:])
+            back, ahead, row = edges.back_n[m], edges.ahead_n[m], place.get(m)
+            if index is not None and row is not None:
+                first_ms, last_ms = index.first_ms[row, 0], index.last_ms[row, -1]
+            elif back or ahead:
+                first_ms, last_ms = edges.ahead_ms[m, 0], edges.back_ms[m, back - 1]
+            else:
+                continue
+            cuts += [np.array([first_ms - self.layout.meters[m].interval_ms])] if not back else []
+            cuts += [np.array([last_ms])] if not ahead else []
         joined = np.concatenate(cuts) if cuts else np.zeros(0, np.int64)
         return frame(hours, joined, [s for s in self.signals if s is not None])
 
     # the work
 
-    def _started(
-        self, days: list[str], jobs: pl.Series, allocs: kernel.Allocations, alloc0: Int64s, pool: ThreadPoolExecutor
-    ) -> Iterator[_Day]:
-        """Yield days in order; the next day's readings are already being worked on when a day is yielded."""
-        hashes = jobs.hash(seed=1).cast(pl.UInt64).to_numpy().view(np.int64)
-        waiting: _Day | None = None
-        for day in days:
-            started = self._start(day, hashes, allocs, alloc0, pool)
-            if waiting is not None:
-                yield waiting
-            waiting = started
-        if waiting is not None:
-            yield waiting
+    def _started(self, days: list[str], pool: ThreadPoolExecutor, workers: int) -> Iterator[_Going]:
+        """Yield pieces in order; readings of the next ones are already being worked on when a piece is yielded."""
+        waiting: deque[_Going] = deque()
+        for begin in range(0, len(days), DAYS_AT_ONCE):
+            some = days[begin : begin + DAYS_AT_ONCE]
+            held = self._held(some, first=begin == 0)
+            for day in some:
+                for at in PIECES:
+                    waiting.append(self._start((day, at), held, pool, workers))
+                    if len(waiting) > AHEAD:
+                        yield waiting.popleft()
+        yield from waiting
 
-    def _start(
-        self, day: str, hashes: Int64s, allocs: kernel.Allocations, alloc0: Int64s, pool: ThreadPoolExecutor
-    ) -> _Day:
-        index, codes = self._per_meter(day)
-        edges = self._edges(day)
+    def _start(self, piece: Piece, held: _Held, pool: ThreadPoolExecutor, workers: int) -> _Going:
+        index, codes = self._per_meter(piece)
+        edges = self._edges(piece)
         rows_n, digest, row0 = (np.zeros(len(self.layout.meters), np.int64) for _ in range(3))
         if index is not None:
             known = codes >= 0
             for column, values in ((rows_n, index.rows), (digest, index.digest), (row0, index.row0)):
                 column[codes[known]] = values[known]
-        window = Window.of(
-            self.layout, self._frame(day, index, codes, edges), edges, allocs, alloc0, rows_n, self.idle_ppm
-        )
-        main, ahead = digests(window, digest, hashes)
-        now = dict(zip(self.layout.units, zip(main, ahead, strict=True), strict=True))
-        before = self.book.state.digests(self.site.id, day)
+        framed = self._frame(piece, index, codes, edges)
+        window = Window.of(self.layout, framed, edges, held.allocs, held.alloc0, rows_n, self.idle_ppm)
+        now = dict(zip(self.layout.units, digests(window, digest, held.hashes), strict=True))
+        before = self.book.state.digests(self.site.id, *piece)
         todo = [u for u, unit in enumerate(self.layout.units) if before.get(unit) != now[unit]]
-        started = _Day(day, index, window, todo, now)
+        going = _Going(piece, held, window, todo, now)
         if todo:
-            upper = {u for u, unit in enumerate(self.layout.units) if self.layout.tree[unit].kind in UPPER_KINDS}
-            started.todo = sorted({*todo, *upper})
-            path = self.book.readings.table.root / index.path if index is not None else None
-            for task, starts in self._tasks(started, rows_n, row0, path):
-                started.parts.append(pool.submit(self._work, window, task, rows_n, row0, starts, path))
-        return started
+            going.todo = sorted({*todo, *self._upper})
+            file = self._open(piece[0], index)
+            tasks = list(self._tasks(going.todo, rows_n, row0, file))
+            for some in _dealt(tasks, 2 * workers):
+                going.parts.append(pool.submit(self._work, window, some, rows_n, row0, file))
+        return going
 
-    def _tasks(self, day: _Day, rows_n: Int64s, row0: Int64s, path: object) -> Iterator[tuple[_Task, Int64s]]:
-        """Yield the day's units in runs that share row groups."""
-        starts = group_edges(path) if path is not None else np.zeros(2, np.int64)  # type: ignore[arg-type]
+    @cached_property
+    def _upper(self) -> set[int]:
+        """Units above the nodes: sites, halls, racks."""
+        return {u for u, unit in enumerate(self.layout.units) if self.layout.tree[unit].kind in UPPER_KINDS}
+
+    def _open(self, day: str, index: PieceIndex | None) -> DayFile | None:
+        if index is not None and day not in self._opened:
+            self._opened = {day: DayFile.of(self.book.readings.table.root / index.path)}
+        return self._opened.get(day)
+
+    def _tasks(self, todo: list[int], rows_n: Int64s, row0: Int64s, file: DayFile | None) -> Iterator[_Task]:
+        """Yield units in runs that share row groups."""
         task: _Task | None = None
-        for u in day.todo:
+        for u in todo:
             m = slice(*self.layout.unit_meter0[u : u + 2])
             has = rows_n[m] > 0
             groups: tuple[int, ...] = ()
-            if has.any():
-                low = int(np.searchsorted(starts, row0[m][has].min(), side="right")) - 1
-                high = int(np.searchsorted(starts, (row0[m] + rows_n[m])[has].max(), side="left"))
+            if file is not None and has.any():
+                low = int(np.searchsorted(file.group0, row0[m][has].min(), side="right")) - 1
+                high = int(np.searchsorted(file.group0, (row0[m] + rows_n[m])[has].max(), side="left"))
                 groups = tuple(range(low, high))
             if task is not None and task.last == u and groups in {(), task.groups}:
                 task.last = u + 1
                 continue
             if task is not None:
-                yield task, starts
+                yield task
             task = _Task(u, u + 1, groups)
         if task is not None:
-            yield task, starts
+            yield task
 
-    def _work(self, window: Window, task: _Task, rows_n: Int64s, row0: Int64s, starts: Int64s, path: object) -> Lines:
-        time_ms = value = np.zeros(0, np.int64)
-        m = slice(*self.layout.unit_meter0[[task.first, task.last]])
-        begin = np.zeros(m.stop - m.start, np.int64)
-        if task.groups:
-            time_ms, value = read_groups(path, task.groups)  # type: ignore[arg-type]
-            begin = np.where(rows_n[m] > 0, row0[m] - starts[task.groups[0]], 0)
-        self.done.readings += int(rows_n[m].sum())
-        self.done.units += task.last - task.first
-        return attribute_units(window, task.first, task.last, kernel.Rows(time_ms, value), begin, begin + rows_n[m])
+    def _work(
+        self, window: Window, tasks: Sequence[_Task], rows_n: Int64s, row0: Int64s, file: DayFile | None
+    ) -> list[Lines]:
+        nothing = np.zeros(0, np.int64)
+        read = file.groups([t.groups for t in tasks if t.groups]) if file is not None else iter(())
+        posted = []
+        for task in tasks:
+            m = slice(*self.layout.unit_meter0[[task.first, task.last]])
+            time_ms, value, begin = nothing, nothing, np.zeros(m.stop - m.start, np.int64)
+            if task.groups and file is not None:
+                time_ms, value = next(read)
+                begin = np.where(rows_n[m] > 0, row0[m] - file.group0[task.groups[0]], 0)
+            rows = kernel.Rows(time_ms, value)
+            posted.append(attribute_units(window, task.first, task.last, rows, begin, begin + rows_n[m]))
+        self.done.readings += int(sum(rows_n[slice(*self.layout.unit_meter0[[t.first, t.last]])].sum() for t in tasks))
+        return posted
 
     # what comes out
 
-    def _finish(self, day: _Day, jobs: pl.Series, pool: ThreadPoolExecutor) -> None:
-        """Close a day and stage its files in place of the old ones."""
-        parts = [p.result() for p in day.parts]
-        window = day.window
-        todo = [self.layout.units[u] for u in day.todo]
+    def _finish(self, going: _Going, pool: ThreadPoolExecutor) -> None:
+        """Close a piece and stage its files in place of the old ones."""
+        parts = [lines for part in going.parts for lines in part.result()]
+        window, (day, at) = going.window, going.piece
+        todo = [self.layout.units[u] for u in going.todo]
         partial = len(todo) < len(self.layout.units)
         units = unit_flows(self.layout, window.frame, parts)
-        old = self._old(day.day, todo) if partial else {}
+        old = self._old(going.piece, todo) if partial else {}
         if partial:
             units = units + self._flows_of(old["postings"], window.frame)
         pue = self.pue.at(window.frame.slot_ms[:-1]) if self.pue else None
         above = Lines.joined([p.where(p.keys[:, 3] == kernel.ABOVE) for p in parts])
         closing = close(self.layout, window.frame, above, units, pue)
         below = [p.where(p.keys[:, 3] != kernel.ABOVE) for p in parts]
-        frames = to_tables(Lines.joined([*below, closing]), window, jobs, [s is not None for s in self.signals])
-        tables = {"postings": self.book.postings, "meter_hours": self.book.meter_hours, "findings": self.book.findings}
-        part = (self.site.id, day.day)
-        for name, table in tables.items():
-            table.drop(self._written(name, day.day))
+        joined = Lines.joined([*below, closing])
+        frames = to_tables(joined, window, going.held.jobs, [s is not None for s in self.signals])
+        for name, table in self.ledger.items():
+            table.drop(self._written.get((name, going.piece), []))
             rows = frames[name]
             if partial:
                 fresh = pl.DataFrame(rows).cast(dict(old[name].schema))  # type: ignore[arg-type]
                 rows = pl.concat([old[name], fresh.select(old[name].columns)]).to_arrow()
             if rows.num_rows:
-                self.writes.append(pool.submit(table.write, rows, part))
+                self.writes.append(pool.submit(table.write, rows, (self.site.id, day), PIECE_FILES[at]))
         self.done.postings += frames["postings"].num_rows
 
-    def _written(self, table: str, day: str) -> list[DataFile]:
-        if not hasattr(self, "_ledger_files"):
-            names = {
-                "postings": self.book.postings,
-                "meter_hours": self.book.meter_hours,
-                "findings": self.book.findings,
-            }
-            self._ledger_files = {
-                name: {f.day: [g for g in files if g.day == f.day] for f in files}
-                for name, files in ((n, [f for f in t.files() if f.site == self.site.id]) for n, t in names.items())
-            }
-        return self._ledger_files[table].get(day, [])
+    @cached_property
+    def _written(self) -> dict[tuple[str, Piece], list[DataFile]]:
+        """The site's files in the ledger's tables, by table and piece."""
+        found: dict[tuple[str, Piece], list[DataFile]] = {}
+        for name, table in self.ledger.items():
+            for file in table.files():
+                if file.site == self.site.id:
+                    at = PIECE_FILES.index(file.name[: len(PIECE_FILES[0])])
+                    found.setdefault((name, (file.day, at)), []).append(file)
+        return found
 
-    def _old(self, day: str, todo: Sequence[str]) -> dict[str, pl.DataFrame]:
-        """Return the day's lines of the units that stay as they are."""
-        specs = {"postings": (self.book.postings, POSTINGS), "meter_hours": (self.book.meter_hours, METER_HOURS)}
-        specs["findings"] = (self.book.findings, FINDINGS)
+    def _old(self, piece: Piece, todo: Sequence[str]) -> dict[str, pl.DataFrame]:
+        """Return a piece's lines of the units that stay as they are."""
         kept = {}
-        for name, (table, spec) in specs.items():
-            files = [table.root / f.path for f in self._written(name, day)]
-            columns = [c for c in spec.schema.names() if c not in {"site", "day"}]
+        for name, table in self.ledger.items():
+            files = [table.root / f.path for f in self._written.get((name, piece), [])]
+            columns = [c for c in table.spec.schema.names() if c not in {"site", "day"}]
             rows = (
                 pl.concat([pl.read_parquet(f, columns=columns) for f in files])
                 if files
-                else spec.empty().select(columns)
+                else table.spec.empty().select(columns)
             )
             stays = sorted(set(self.layout.units) - set(todo))  # a unit that the site file no longer has goes
             kept[name] = rows.filter(pl.col("unit").is_in(stays))
@@ -351,8 +418,8 @@ class SiteRun:
         return Flow(energy, valued)
 
 
-def _fill(edges: Edges, index: DayIndex, rows: Int64s, codes: Int64s, *, before: bool) -> None:
-    """Add the last (before) or first readings of some meters of a day to the edges, in time order from the left."""
+def _fill(edges: Edges, index: PieceIndex, rows: Int64s, codes: Int64s, *, before: bool) -> None:
+    """Add the last (before) or first readings of some meters of a piece to the edges, in time order from the left."""
     width = counter.LOOK_BACK if before else counter.LOOK_AHEAD
     count = edges.back_n if before else edges.ahead_n
     source = (index.last_ms, index.last_value) if before else (index.first_ms, index.first_value)
@@ -376,3 +443,9 @@ def _days(first: str, last: str) -> list[str]:
     while days[-1] < last:
         days.append(next_day(days[-1]))
     return days
+
+
+def _dealt(tasks: list[_Task], hands: int) -> list[list[_Task]]:
+    """Return the tasks in up to so many runs of about equal length."""
+    edges = [len(tasks) * i // hands for i in range(hands + 1)]
+    return [tasks[a:b] for a, b in pairwise(edges) if b > a]

@@ -93,8 +93,8 @@ def _holders(cluster: Cluster, tree: AssetTree, node: str, curves: dict[str, Cur
     for (job, asset, start), found in merged.items():
         for end, share, estimated in found:
             rows.append((job, asset, start, 2**62 if end is None else end, Fraction(round(share * 10**6)), estimated))
-    exact = {r[0] for r in rows if not r[5] and tree[r[1]].kind == "gpu"}
-    rows = [r for r in rows if not (r[5] and r[0] in exact)]
+    exact = [r for r in rows if not r[5] and tree[r[1]].kind == "gpu" and r[3] > r[2]]
+    rows = [r for r in rows if not (r[5] and any(x[0] == r[0] and x[2] < r[3] and r[2] < x[3] for x in exact))]
     gpus = [c for c in tree.children[node] if tree[c].kind == "gpu"]
     named = {r[0] for r in rows if r[1] == node}
     if node in curves or any(c in curves for c in tree.children[node] if tree[c].kind == "cpu"):

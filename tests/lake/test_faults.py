@@ -74,6 +74,24 @@ def test_a_late_piece_recomputes_only_what_it_touches(tmp_path):
     assert done.units == 2  # n2 and the site above it, not n1
 
 
+def test_a_new_day_opens_only_the_last_hour_of_the_day_before(tmp_path):
+    """The ledger's files of the earlier hours stay as they are; the whole is what one attribution of both days gives."""
+    meter, rows = counter("n1/gpu0", 500, hours=20)
+    first = rows.filter(pl.col("time_ms") < START + 15 * HOUR)
+    made = book(tmp_path / "a", SITE + node("n1", 1), [(meter, first)], [held("j1", "n1/gpu0", end=START + 20 * HOUR)])
+    before = {f.path for f in made.postings.files()}
+    made.take(Intake("t", readings=rows.filter(pl.col("time_ms") >= START + 15 * HOUR)), now_ms=1)
+    loop.attribute(made)
+    after = {f.path for f in made.postings.files()}
+    whole = book(tmp_path / "b", SITE + node("n1", 1), [(meter, rows)], [held("j1", "n1/gpu0", end=START + 20 * HOUR)])
+
+    assert {p.rpartition("/")[2][:5] for p in before - after} == {"tail-"}
+    assert {p.rpartition("/")[2][:5] for p in before & after} == {"head-"}
+    for table in ("postings", "meter_hours"):
+        one, other = (getattr(b, table).scan().collect().sort(pl.all()) for b in (made, whole))
+        assert one.equals(other)
+
+
 def test_readings_of_one_instant_that_differ_collapse_the_same_way_in_any_order(tmp_path):
     """Of two values for one meter and instant the larger stands, whichever came first."""
     results = []

@@ -22,7 +22,7 @@ from wattkeeper.lake.delta import Partition, Table
 from wattkeeper.lake.readings import ReadingsStore
 from wattkeeper.lake.state import State
 
-FORMAT = "1"
+FORMAT = "2"
 """Layout of the directory; a book of another format is refused."""
 
 
@@ -102,8 +102,10 @@ class Book:
         self.readings.table.commit()
         for table, rows in zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), strict=True):
             if rows.height:
-                table.write(rows.select(table.spec.schema.names()))
                 self.state.mark_stale(self._touched(rows))
+                if table is self.allocations_table:
+                    self.state.mark_stale(self._guesses_touched(rows))
+                table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
                 table.commit()
                 accepted += rows.height
         self.state.log_import(intake.source, now_ms, accepted, refused)
@@ -140,6 +142,12 @@ class Book:
         if rows["end_ms"].null_count() or high is None:
             high = FOREVER_MS
         return [(site.id, low, high) for site in self.site_file.site]
+
+    def _guesses_touched(self, rows: pl.DataFrame) -> list[tuple[str, int, int]]:
+        """Return the spans of rows split by count that exact rows of the same jobs may now stand in the place of."""
+        exact = rows.filter(~pl.col("estimated"))["job_id"].unique().to_list()
+        guessed = self.allocations_table.scan().filter("estimated").filter(pl.col("job_id").is_in(exact)).collect()
+        return self._touched(guessed) if guessed.height else []
 
     def jobs(self) -> pl.DataFrame:
         """Return the jobs, one row each: what is known last about a job wins, ended over running."""

@@ -22,6 +22,9 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from wattkeeper.core.schema import TableSpec
 
+ROW_GROUP = 65_536
+"""Rows in a row group: few enough that a question about some days leaves most of a long table unread."""
+
 Partition = tuple[str, str]
 """Site and local day."""
 
@@ -35,6 +38,11 @@ class DataFile:
     day: str
     rows: int
     bytes: int
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return self.path.rpartition("/")[2]
 
 
 @dataclass
@@ -74,22 +82,23 @@ class Table:
         rows, sizes = actions["num_records"].to_pylist(), actions["size_bytes"].to_pylist()
         return [DataFile(*f) for f in zip(actions["path"].to_pylist(), sites, days, rows, sizes, strict=True)]
 
-    def new_path(self, part: Partition) -> str:
+    def new_path(self, part: Partition, prefix: str = "") -> str:
         """Return a fresh file name for a partition, relative to the table."""
         where = "".join(f"{name}={value}/" for name, value in zip(self._parts, part, strict=False))
         (self.root / where).mkdir(parents=True, exist_ok=True)
-        return f"{where}{uuid.uuid4().hex}.parquet"
+        return f"{where}{prefix}{uuid.uuid4().hex}.parquet"
 
-    def write(self, rows: pl.DataFrame | pa.Table, part: Partition = ("", "")) -> DataFile:
+    def write(self, rows: pl.DataFrame | pa.Table, part: Partition = ("", ""), prefix: str = "") -> DataFile:
         """Write rows to a new file and stage it for the next commit; partition columns are left out of the file."""
         arrow = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
-        path = self.new_path(part)
+        path = self.new_path(part, prefix)
         dictionary = [f.name for f in arrow.schema if _is_text(f.type)]
         pq.write_table(
             arrow.drop_columns([c for c in self._parts if c in arrow.column_names]),
             self.root / path,
             compression="lz4",
             use_dictionary=dictionary,
+            row_group_size=ROW_GROUP,
         )
         return self.stage(path, part, arrow.num_rows)
 

@@ -1,9 +1,12 @@
 """Readings on disk: one file per site and day, sorted by meter, with a small index of what is in it.
 
-The layout is the one that measured best: int64 milliseconds and int64 values, both DELTA_BINARY_PACKED, no compression,
-row groups cut where a unit's meters end, so that a unit is read from one row group. New readings arrive as further
-files of the day; `compact` merges them, drops duplicates, and rewrites the index. An index that is missing or belongs
-to another file is made anew from the file.
+The layout is the one that measured best: int64 milliseconds and int64 values, both required and DELTA_BINARY_PACKED,
+no compression, row groups cut where a unit's meters end, so that a unit is read from one row group. New readings arrive
+as further files of the day; `compact` merges them, drops duplicates, and rewrites the index. An index that is missing or
+belongs to another file is made anew from the file.
+
+A day's file has two pieces, one after the other: all hours but the last, and the last hour. The first readings of the
+next day change how the last ones of this day are read; so a new day opens again one piece of one hour, not a day.
 """
 
 from __future__ import annotations
@@ -27,10 +30,17 @@ Int64s = NDArray[np.int64]
 ROW_GROUP = 262_144
 """Readings in a row group, about: 8 GPUs at one reading each 15 s make 46 080 a day."""
 
+PIECES = (0, 1)
+"""Pieces of a day: all hours but the last, the last hour."""
+
+_SCHEMA = pa.schema(
+    [pa.field("meter", pa.string(), False), *(pa.field(c, pa.int64(), False) for c in ("time_ms", "value"))]
+)
+
 
 @dataclass(frozen=True)
-class DayIndex:
-    """What a day's file holds, meter by meter, in file order.
+class PieceIndex:
+    """What a piece of a day's file holds, meter by meter, in file order.
 
     row0, rows: (m,) where a meter's readings begin and how many they are; digest: (m,) of their content.
     first_ms, first_value: (m, LOOK_AHEAD); last_ms, last_value: (m, LOOK_BACK), the last one rightmost; only the first
@@ -46,6 +56,9 @@ class DayIndex:
     first_value: Int64s
     last_ms: Int64s
     last_value: Int64s
+
+
+DayIndex = tuple[PieceIndex, PieceIndex]
 
 
 class ReadingsStore:
@@ -67,11 +80,14 @@ class ReadingsStore:
             days.setdefault((f.site, f.day), []).append(f)
         return days
 
-    def compact(self, part: Partition, files: Sequence[DataFile], order: Sequence[tuple[str, int]]) -> DayIndex:
+    def compact(
+        self, part: Partition, files: Sequence[DataFile], order: Sequence[tuple[str, int]], tail_ms: int
+    ) -> DayIndex:
         """Return the index of a day, after merging its files into one if they are several; commit after.
 
-        order: (meter, unit) in the order of the site's layout. Readings of one meter at one instant collapse; where
-        they differ the largest stands, so that the order of arrival does not matter.
+        order: (meter, unit) in the order of the site's layout. tail_ms: start of the day's last hour. Readings of one
+        meter at one instant collapse; where they differ the largest stands, so that the order of arrival does not
+        matter.
         """
         if len(files) == 1:
             index = self.index(files[0])
@@ -87,10 +103,8 @@ class ReadingsStore:
             .sort("rank", "meter", "time_ms", "value", nulls_last=True)
             .unique(["rank", "meter", "time_ms"], keep="last", maintain_order=True)
         )
-        groups = _cut(merged)
-        new = self._write(merged.select("meter", "time_ms", "value").to_arrow(), part, groups)
         self.table.drop(files)
-        return self._make_index(new, merged)
+        return self._write_pieces(merged, part, tail_ms)
 
     def index(self, file: DataFile) -> DayIndex | None:
         """Return the index of a file; None where there is none or the file is still as it arrived."""
@@ -99,36 +113,41 @@ class ReadingsStore:
             return None
         with np.load(path, allow_pickle=False) as kept:
             columns = {name: kept[name] for name in kept.files}
-        return DayIndex(file.path, tuple(columns.pop("meters").tolist()), **columns)
+        names, split = columns.pop("meters").tolist(), int(columns.pop("split"))
+        return _pieces(file.path, names, columns, split)
 
-    def write_day(self, rows: pl.DataFrame, part: Partition, units: Int64s) -> DayIndex:
-        """Stage a day that is sorted and free of duplicates already; units: (n,) unit of each reading."""
-        merged = rows.with_columns(pl.Series("unit", units))
-        new = self._write(rows.select("meter", "time_ms", "value").to_arrow(), part, _cut(merged))
-        return self._make_index(new, merged)
+    def write_day(self, rows: pl.DataFrame, part: Partition, units: Int64s, tail_ms: int) -> DayIndex:
+        """Stage a day that is sorted by meter and time and free of duplicates already; units: (n,) of each reading."""
+        return self._write_pieces(rows.with_columns(pl.Series("unit", units)), part, tail_ms)
+
+    def _write_pieces(self, rows: pl.DataFrame, part: Partition, tail_ms: int) -> DayIndex:
+        head, tail = rows.filter(pl.col("time_ms") < tail_ms), rows.filter(pl.col("time_ms") >= tail_ms)
+        ordered = pl.concat([head, tail])
+        new = self._write(ordered.select("meter", "time_ms", "value").to_arrow(), part, [*_cut(head), *_cut(tail)])
+        return self._make_index(new, ordered, head.height)
 
     def _write(self, rows: pa.Table, part: Partition, groups: Sequence[int]) -> DataFile:
         path = self.table.new_path(part)
-        schema = pa.schema([("meter", pa.string()), ("time_ms", pa.int64()), ("value", pa.int64())])
         with pq.ParquetWriter(
             self.table.root / path,
-            schema,
+            _SCHEMA,
             compression="none",
             use_dictionary=["meter"],
             column_encoding={"time_ms": "DELTA_BINARY_PACKED", "value": "DELTA_BINARY_PACKED"},
             write_statistics=["meter", "time_ms"],
         ) as writer:
             done = 0
-            plain = rows.cast(schema)
+            plain = rows.cast(_SCHEMA)
             for size in groups:
                 writer.write_table(plain.slice(done, size), row_group_size=max(size, 1))
                 done += size
         return self.table.stage(path, part, rows.num_rows)
 
-    def _make_index(self, file: DataFile, rows: pl.DataFrame) -> DayIndex:
-        meter = rows["meter"].rle_id().to_numpy()
-        starts = np.flatnonzero(np.diff(meter, prepend=-1)).astype(np.int64)
-        sizes = np.diff(starts, append=len(meter))
+    def _make_index(self, file: DataFile, rows: pl.DataFrame, n_head: int) -> DayIndex:
+        begins = np.diff(rows["meter"].rle_id().to_numpy(), prepend=-1) != 0
+        begins[n_head : n_head + 1] = True
+        starts = np.flatnonzero(begins).astype(np.int64)
+        sizes = np.diff(starts, append=rows.height)
         time_ms, value = rows["time_ms"].to_numpy(), rows["value"].to_numpy()
         columns = {
             "row0": starts,
@@ -140,24 +159,42 @@ class ReadingsStore:
             "last_value": _edge(value, starts, sizes, counter.LOOK_BACK, first=False),
         }
         names = rows["meter"].gather(starts).to_list()
+        split = int(np.searchsorted(starts, n_head))
         self.index_root.mkdir(exist_ok=True)
-        kept = columns | {"meters": np.array(names, dtype=str)}
-        np.savez(self.index_root / f"{Path(file.path).stem}.npz", allow_pickle=False, **kept)
-        return DayIndex(file.path, tuple(names), **columns)
+        path = self.index_root / f"{Path(file.path).stem}.npz"
+        np.savez(path, allow_pickle=False, meters=np.array(names, dtype=str), split=split, **columns)
+        return _pieces(file.path, names, columns, split)
 
 
-def read_groups(path: Path, groups: Sequence[int]) -> tuple[Int64s, Int64s]:
-    """Return times and values of some row groups of a day's file, one after the other."""
-    with pq.ParquetFile(path) as file:
-        rows = file.read_row_groups(list(groups), columns=["time_ms", "value"], use_threads=False)
-        return rows["time_ms"].to_numpy(), rows["value"].to_numpy()
+@dataclass(frozen=True)
+class DayFile:
+    """A day's file, opened once for several reads: where its row groups begin, and its end: (g + 1,) rows."""
+
+    path: Path
+    meta: pq.FileMetaData
+    group0: Int64s
+
+    @classmethod
+    def of(cls, path: Path) -> DayFile:
+        """Read a file's footer."""
+        meta = pq.read_metadata(path)
+        sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+        return cls(path, meta, np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))).astype(np.int64))
+
+    def groups(self, runs: Sequence[tuple[int, ...]]) -> Iterator[tuple[Int64s, Int64s]]:
+        """Yield times and values of some row groups, one after the other, for each run of groups."""
+        with pq.ParquetFile(self.path, metadata=self.meta, memory_map=True) as file:
+            for run in runs:
+                rows = file.read_row_groups(list(run), columns=["time_ms", "value"], use_threads=False)
+                yield rows["time_ms"].to_numpy(), rows["value"].to_numpy()
 
 
-def group_edges(path: Path) -> Int64s:
-    """Return where the row groups of a file begin, and its end: (g + 1,) rows."""
-    meta = pq.read_metadata(path)
-    sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
-    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))).astype(np.int64)
+def _pieces(path: str, names: list[str], columns: dict[str, Int64s], split: int) -> DayIndex:
+    head, tail = (
+        PieceIndex(path, tuple(names[part]), **{name: column[part] for name, column in columns.items()})
+        for part in (slice(split), slice(split, None))
+    )
+    return head, tail
 
 
 def _cut(rows: pl.DataFrame) -> list[int]:
@@ -168,7 +205,7 @@ def _cut(rows: pl.DataFrame) -> list[int]:
         if after - start > ROW_GROUP or after == this:
             groups.append(this - start)
             start = this
-    return groups or [rows.height]
+    return groups
 
 
 def _pairs(ends: list[int]) -> Iterator[tuple[int, int]]:

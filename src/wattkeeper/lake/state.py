@@ -55,9 +55,8 @@ done = sa.Table(
     _META,
     sa.Column("site", sa.String, primary_key=True),
     sa.Column("day", sa.String, primary_key=True),
-    sa.Column("unit", sa.String, primary_key=True),
-    sa.Column("main", sa.String),
-    sa.Column("ahead", sa.String),
+    sa.Column("piece", sa.Integer, primary_key=True),
+    sa.Column("units", sa.String),
 )
 
 
@@ -136,24 +135,23 @@ class State:
                 (a, b) for a, b in db.execute(sa.select(stale.c.start_ms, stale.c.end_ms).where(stale.c.site == site))
             ]
 
-    def digests(self, site: str, day: str) -> dict[str, tuple[str, str]]:
-        """Return unit → (main, ahead) digest of what its lines of a day were made from."""
-        query = sa.select(done.c.unit, done.c.main, done.c.ahead).where(done.c.site == site, done.c.day == day)
+    def digests(self, site: str, day: str, piece: int) -> dict[str, str]:
+        """Return unit → digest of what its lines of a piece of a day were made from."""
+        query = sa.select(done.c.units).where(done.c.site == site, done.c.day == day, done.c.piece == piece)
         with self.engine.begin() as db:
-            return {unit: (main, ahead) for unit, main, ahead in db.execute(query)}
+            found: dict[str, str] = json.loads(db.execute(query).scalar() or "{}")
+        return found
 
-    def settle(self, site: str, made: dict[str, dict[str, tuple[str, str]]], spans: Iterable[tuple[int, int]]) -> None:
-        """Keep the digests of what was attributed, by day and unit, and strike spans off the stale list, at once."""
+    def settle(self, site: str, made: dict[tuple[str, int], dict[str, str]], spans: Iterable[tuple[int, int]]) -> None:
+        """Keep the digests of what was attributed, by piece and unit, and strike spans off the stale list, at once."""
         rows = [
-            {"site": site, "day": d, "unit": u, "main": m, "ahead": a}
-            for d, units in made.items()
-            for u, (m, a) in units.items()
+            {"site": site, "day": day, "piece": at, "units": json.dumps(units)} for (day, at), units in made.items()
         ]
         with self.engine.begin() as db:
-            for day in made:
-                db.execute(sa.delete(done).where(done.c.site == site, done.c.day == day))
             if rows:
-                db.execute(insert(done), rows)
+                query = insert(done)
+                keys = ["site", "day", "piece"]
+                db.execute(query.on_conflict_do_update(index_elements=keys, set_={"units": query.excluded.units}), rows)
             for start_ms, end_ms in spans:
                 here = (stale.c.site == site, stale.c.start_ms == start_ms, stale.c.end_ms == end_ms)
                 db.execute(sa.delete(stale).where(*here))

@@ -1,10 +1,9 @@
-"""One day of one site: from readings, edges and allocations to posted lines. A pure function, mapped over days."""
+"""A window of one site, such as a day: from readings, edges and allocations to posted lines. Pure functions."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from wattkeeper.ledger.layout import Layout, primary
 
 Int64s = NDArray[np.int64]
 
-RULES = b"ledger rules 1"
+RULES = b"ledger rules 2"
 """Goes into every digest: change it when the kernel books differently, and all days are attributed anew."""
 
 
@@ -181,34 +180,31 @@ def _run(
         room *= 2
 
 
-def digests(window: Window, rows_digest: Int64s, job_hash: Int64s) -> tuple[list[str], list[str]]:
-    """Return for each unit what its lines depend on: all but the readings ahead, and the readings ahead.
+def digests(window: Window, rows_digest: Int64s, job_hash: Int64s) -> list[str]:
+    """Return for each unit a digest of what its lines depend on.
 
-    rows_digest: (m,) digest of each meter's readings that day. job_hash: (j,) hash of each job's id, by job code.
+    rows_digest: (m,) digest of each meter's readings in the window. job_hash: (j,) hash of each job's id, by job code.
     Equal digests give equal lines; codes that shift when something is imported elsewhere do not enter.
     """
     layout, edges, allocs = window.layout, window.edges, window.allocs
     site = hashlib.blake2b(RULES, digest_size=16)
     for column in (*window.frame.grid, window.frame.slot_ms, np.array([window.idle_ppm])):
         site.update(np.ascontiguousarray(column).tobytes())
-    per_meter = [*layout.static.values(), rows_digest, edges.back_n, edges.back_ms, edges.back_value]
-    jobs = job_hash[allocs.job]
-    main, ahead = [], []
-    for u in range(len(layout.units)):
-        a, m, held = (slice(*edge[u : u + 2]) for edge in (layout.unit_asset0, layout.unit_meter0, window.alloc0))
-        base = layout.unit_asset0[u]
-        columns = [layout.role[a], layout.parent[a] - base, layout.idle_w[a], layout.meter_asset[m] - base]
-        columns += [c[m] for c in per_meter]
-        columns += [allocs.asset[held] - base, allocs.start_ms[held], allocs.end_ms[held], allocs.share_ppm[held]]
-        columns += [jobs[held], allocs.estimated[held], np.maximum(allocs.activity[held] - base, -1)]
-        main.append(_digest(site.copy(), columns))
-        ahead.append(
-            _digest(hashlib.blake2b(digest_size=16), [edges.ahead_n[m], edges.ahead_ms[m], edges.ahead_value[m]])
-        )
-    return main, ahead
+    meters = np.column_stack((rows_digest, *vars(edges).values()))
+    base = layout.unit_asset0[np.searchsorted(layout.unit_asset0, allocs.asset, side="right") - 1]
+    rest = (allocs.start_ms, allocs.end_ms, allocs.share_ppm, allocs.estimated)
+    activity = np.maximum(allocs.activity - base, -1)
+    held = np.column_stack((allocs.asset - base, *rest, job_hash[allocs.job], activity))
+    found = []
+    for fixed, m, h in zip(layout.unit_bytes, _runs(layout.unit_meter0), _runs(window.alloc0), strict=True):
+        unit = site.copy()
+        unit.update(b"%d %d" % (m.stop - m.start, h.stop - h.start))
+        unit.update(fixed)
+        unit.update(meters[m].data)
+        unit.update(held[h].data)
+        found.append(unit.hexdigest())
+    return found
 
 
-def _digest(so_far: hashlib.blake2b, columns: list[NDArray[Any]]) -> str:
-    for column in columns:
-        so_far.update(np.ascontiguousarray(column).tobytes())
-    return so_far.hexdigest()
+def _runs(edges: Int64s) -> list[slice]:
+    return [slice(a, b) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]

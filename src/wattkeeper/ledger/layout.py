@@ -88,6 +88,18 @@ class Layout:
             "interval_ms": np.array([m.interval_ms for m in self.meters], np.int64),
         }
 
+    @cached_property
+    def unit_bytes(self) -> list[bytes]:
+        """What never changes of each unit's assets and meters, for digests; codes count from the unit's first asset."""
+        found = []
+        for u in range(len(self.units)):
+            a, m = (slice(*edge[u : u + 2]) for edge in (self.unit_asset0, self.unit_meter0))
+            base = self.unit_asset0[u]
+            columns = [self.role[a], np.maximum(self.parent[a] - base, -1), self.idle_w[a], self.meter_asset[m] - base]
+            columns += [c[m] for c in self.static.values()]
+            found.append(b"".join(c.tobytes() for c in columns))
+        return found
+
 
 def lay_out(tree: AssetTree, meters: list[Meter], site: str) -> Layout:
     """Return the layout of one site; meters on assets the tree does not have are left out."""
@@ -164,14 +176,15 @@ def _preference(layout: Layout, members: list[int], rows: Int64s, key: tuple[str
 
 def allocation_arrays(
     layout: Layout, allocations: pl.DataFrame, job_ids: pl.Series, until_ms: int
-) -> tuple[kernel.Allocations, Int64s, int]:
-    """Return a site's allocations sorted for the kernel, where each unit's begin (u + 1,), and how many fit no asset.
+) -> tuple[kernel.Allocations, Int64s, Int64s]:
+    """Return a site's allocations sorted for the kernel, where each unit's begin (u + 1,), and starts of those that fit
+    no asset.
 
     allocations: the ALLOCATIONS table as received. job_ids: sorted ids; a job's code is its place there.
     until_ms: last reading of the site: what runs is known to hold up to then.
     Of rows for one job, asset and start, the latest end wins: a job that was running has ended since.
-    Where a job's GPUs on a node are known exactly, rows split by count are dropped. Where a job holds GPUs of a node and
-    has no row for the node itself, it is given the node in proportion to its GPUs.
+    Where a job's GPUs on a node are known exactly, rows split by count that overlap them in time are dropped. Where a job
+    holds GPUs of a node and has no row for the node itself, it is given the node in proportion to its GPUs.
     """
     places = _places(layout)
     known = allocations.join(places.select("asset", "code"), on="asset", how="inner").select(
@@ -184,15 +197,7 @@ def allocation_arrays(
         .filter(pl.col("end_ms") > pl.col("start_ms"))
     )
     if found["estimated"].any():
-        placed = found.join(places.select("code", "kind", "unit"), on="code")
-        exact = placed.filter(~pl.col("estimated") & pl.col("kind").is_in(["gpu", "mig"])).select("job", "unit")
-        placed = pl.concat(
-            [
-                placed.filter(~pl.col("estimated")),
-                placed.filter("estimated").join(exact, on=["job", "unit"], how="anti"),
-            ]
-        )
-        found = placed.select(found.columns)
+        found = _without_shadowed(found, places)
     rows = pl.concat([found, _implied_nodes(layout, found, places)])
     code = rows["code"].to_numpy()
     is_slice = (places["kind"] == "mig").to_numpy()[code]
@@ -205,7 +210,20 @@ def allocation_arrays(
     order = _order(*(columns[c] for c in ("asset", "start_ms", "end_ms", "job", "activity")))
     arrays = kernel.Allocations(**{c: columns[c][order] for c in kernel.Allocations._fields})
     starts = np.searchsorted(arrays.asset, layout.unit_asset0).astype(np.int64)
-    return arrays, starts, allocations.height - known.height
+    strange = allocations.join(places, on="asset", how="anti") if known.height < allocations.height else known.clear()
+    return arrays, starts, strange["start_ms"].to_numpy()
+
+
+def _without_shadowed(found: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows without those split by count that an exact row of the same job on the same unit overlaps."""
+    placed = found.with_row_index("row").join(places.select("code", "kind", "unit"), on="code")
+    exact = placed.filter(~pl.col("estimated") & pl.col("kind").is_in(["gpu", "mig"]))
+    shadowed = (
+        placed.filter("estimated")
+        .join(exact.select("job", "unit", from_ms="start_ms", to_ms="end_ms"), on=["job", "unit"])
+        .filter((pl.col("start_ms") < pl.col("to_ms")) & (pl.col("from_ms") < pl.col("end_ms")))
+    )
+    return placed.join(shadowed, on="row", how="anti").select(found.columns)
 
 
 def _collapsed(known: pl.DataFrame) -> pl.DataFrame:
