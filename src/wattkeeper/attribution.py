@@ -35,7 +35,7 @@ Piece = tuple[str, int]
 DAYS_AT_ONCE = 5
 """Days whose allocations are held in memory together."""
 
-AHEAD = 2
+AHEAD = 4
 """Pieces whose readings are being worked on while one is written."""
 
 PIECE_FILES = ("head-", "tail-")
@@ -67,12 +67,14 @@ class _Task:
 
 @dataclass
 class _Held:
-    """What jobs held in some days: ids of the jobs by code, their hashes, and the allocations as arrays."""
+    """What jobs held in some days: ids of the jobs by code, their hashes, the allocations as arrays; and the digests of
+    what the ledger's lines of those days were made from."""
 
     jobs: pl.Series
     hashes: Int64s
     allocs: kernel.Allocations
     alloc0: Int64s
+    digests: dict[Piece, dict[str, str]]
 
 
 @dataclass
@@ -114,6 +116,7 @@ class SiteRun:
         made: dict[Piece, dict[str, str]] = {}
         units: set[tuple[str, int]] = set()
         with ThreadPoolExecutor(workers) as pool:
+            pool.submit(kernel.load)
             for at, going in enumerate(self._started(days, pool, workers)):
                 progress("days", at // len(PIECES) + 1, len(days))
                 if going.todo:
@@ -210,7 +213,7 @@ class SiteRun:
         allocs, alloc0, strange = allocation_arrays(self.layout, rows, jobs, self._until_ms)
         self.done.strangers += len(strange) if first else int((strange >= start_ms).sum())
         hashes = jobs.hash(seed=1).cast(pl.UInt64).to_numpy().view(np.int64)
-        return _Held(jobs, hashes, allocs, alloc0)
+        return _Held(jobs, hashes, allocs, alloc0, self.book.state.digests(self.site.id, days))
 
     @cached_property
     def _until_ms(self) -> int:
@@ -252,9 +255,8 @@ class SiteRun:
         day, at = piece
         hours = hour_edges_ms(day, self.site.timezone)[(slice(None, -1), slice(-2, None))[at]]
         cuts = [self.pue.breaks_ms] if self.pue else []
-        upper = [i for i, m in enumerate(self.layout.meters) if self.layout.tree[m.asset].kind in UPPER_KINDS]
-        place = {int(c): r for r, c in enumerate(codes)}
-        for m in upper:
+        place = {int(c): r for r, c in enumerate(codes)} if self._upper_meters else {}
+        for m in self._upper_meters:
             back, ahead, row = edges.back_n[m], edges.ahead_n[m], place.get(m)
             if index is not None and row is not None:
                 first_ms, last_ms = index.first_ms[row, 0], index.last_ms[row, -1]
@@ -285,15 +287,17 @@ class SiteRun:
     def _start(self, piece: Piece, held: _Held, pool: ThreadPoolExecutor, workers: int) -> _Going:
         index, codes = self._per_meter(piece)
         edges = self._edges(piece)
-        rows_n, digest, row0 = (np.zeros(len(self.layout.meters), np.int64) for _ in range(3))
+        rows_n, digest, row0, smooth = (np.zeros(len(self.layout.meters), np.int64) for _ in range(4))
         if index is not None:
-            known = codes >= 0
+            known = np.flatnonzero(codes >= 0)
+            meter = codes[known]
             for column, values in ((rows_n, index.rows), (digest, index.digest), (row0, index.row0)):
-                column[codes[known]] = values[known]
+                column[meter] = values[known]
+            smooth[meter] = _is_smooth(index, known, self.layout.static, meter)
         framed = self._frame(piece, index, codes, edges)
-        window = Window.of(self.layout, framed, edges, held.allocs, held.alloc0, rows_n, self.idle_ppm)
+        window = Window.of(self.layout, framed, edges, held.allocs, held.alloc0, rows_n, smooth, self.idle_ppm)
         now = dict(zip(self.layout.units, digests(window, digest, held.hashes), strict=True))
-        before = self.book.state.digests(self.site.id, *piece)
+        before = held.digests.get(piece, {})
         todo = [u for u, unit in enumerate(self.layout.units) if before.get(unit) != now[unit]]
         going = _Going(piece, held, window, todo, now)
         if todo:
@@ -309,6 +313,11 @@ class SiteRun:
         """Units above the nodes: sites, halls, racks."""
         return {u for u, unit in enumerate(self.layout.units) if self.layout.tree[unit].kind in UPPER_KINDS}
 
+    @cached_property
+    def _upper_meters(self) -> list[int]:
+        """Meters of assets above the nodes."""
+        return [i for i, m in enumerate(self.layout.meters) if self.layout.tree[m.asset].kind in UPPER_KINDS]
+
     def _open(self, day: str, index: PieceIndex | None) -> DayFile | None:
         if index is not None and day not in self._opened:
             self._opened = {day: DayFile.of(self.book.readings.table.root / index.path)}
@@ -316,21 +325,16 @@ class SiteRun:
 
     def _tasks(self, todo: list[int], rows_n: Int64s, row0: Int64s, file: DayFile | None) -> Iterator[_Task]:
         """Yield units in runs that share row groups."""
+        groups = _groups_by_unit(self.layout.meter_unit, rows_n, row0, file.group0) if file is not None else {}
         task: _Task | None = None
         for u in todo:
-            m = slice(*self.layout.unit_meter0[u : u + 2])
-            has = rows_n[m] > 0
-            groups: tuple[int, ...] = ()
-            if file is not None and has.any():
-                low = int(np.searchsorted(file.group0, row0[m][has].min(), side="right")) - 1
-                high = int(np.searchsorted(file.group0, (row0[m] + rows_n[m])[has].max(), side="left"))
-                groups = tuple(range(low, high))
-            if task is not None and task.last == u and groups in {(), task.groups}:
+            mine = groups.get(u, ())
+            if task is not None and task.last == u and mine in {(), task.groups}:
                 task.last = u + 1
                 continue
             if task is not None:
                 yield task
-            task = _Task(u, u + 1, groups)
+            task = _Task(u, u + 1, mine)
         if task is not None:
             yield task
 
@@ -346,7 +350,7 @@ class SiteRun:
             if task.groups and file is not None:
                 time_ms, value = next(read)
                 begin = np.where(rows_n[m] > 0, row0[m] - file.group0[task.groups[0]], 0)
-            rows = kernel.Rows(time_ms, value)
+            rows = kernel.Rows.of(time_ms, value)
             posted.append(attribute_units(window, task.first, task.last, rows, begin, begin + rows_n[m]))
         self.done.readings += int(sum(rows_n[slice(*self.layout.unit_meter0[[t.first, t.last]])].sum() for t in tasks))
         return posted
@@ -355,20 +359,23 @@ class SiteRun:
 
     def _finish(self, going: _Going, pool: ThreadPoolExecutor) -> None:
         """Close a piece and stage its files in place of the old ones."""
-        parts = [lines for part in going.parts for lines in part.result()]
+        posted = [lines for part in going.parts for lines in part.result()]
         window, (day, at) = going.window, going.piece
         todo = [self.layout.units[u] for u in going.todo]
         partial = len(todo) < len(self.layout.units)
-        units = unit_flows(self.layout, window.frame, parts)
+        split = [(p, p.keys[:, 3] == kernel.ABOVE) for p in posted]
+        below = [p.where(~upper) for p, upper in split]
+        nothing = Lines.none(len(window.frame.grid.signals))
+        above = Lines.joined([nothing, *(p.where(upper) for p, upper in split if upper.any())])
+        units = unit_flows(self.layout, window.frame, below)
         old = self._old(going.piece, todo) if partial else {}
         if partial:
             units = units + self._flows_of(old["postings"], window.frame)
         pue = self.pue.at(window.frame.slot_ms[:-1]) if self.pue else None
-        above = Lines.joined([p.where(p.keys[:, 3] == kernel.ABOVE) for p in parts])
         closing = close(self.layout, window.frame, above, units, pue)
-        below = [p.where(p.keys[:, 3] != kernel.ABOVE) for p in parts]
-        joined = Lines.joined([*below, closing])
-        frames = to_tables(joined, window, going.held.jobs, [s is not None for s in self.signals])
+        frames = to_tables(
+            Lines.joined([*below, closing]), window, going.held.jobs, [s is not None for s in self.signals]
+        )
         for name, table in self.ledger.items():
             table.drop(self._written.get((name, going.piece), []))
             rows = frames[name]
@@ -416,6 +423,26 @@ class SiteRun:
         for i, name in enumerate(names):
             np.add.at(valued[:, :, i], (codes, slot), postings[name].to_numpy())
         return Flow(energy, valued)
+
+
+def _groups_by_unit(meter_unit: Int64s, rows_n: Int64s, row0: Int64s, group0: Int64s) -> dict[int, tuple[int, ...]]:
+    """Return the row groups that hold each unit's readings, for units that have any."""
+    read = np.flatnonzero(rows_n)
+    if not len(read):
+        return {}
+    units, at = np.unique(meter_unit[read], return_index=True)
+    low = np.searchsorted(group0, np.minimum.reduceat(row0[read], at), side="right") - 1
+    high = np.searchsorted(group0, np.maximum.reduceat((row0 + rows_n)[read], at), side="left")
+    return {u: tuple(range(a, b)) for u, a, b in zip(units.tolist(), low.tolist(), high.tolist(), strict=True)}
+
+
+def _is_smooth(index: PieceIndex, rows: Int64s, static: dict[str, Int64s], meter: Int64s) -> NDArray[np.bool_]:
+    """Return for some counters of a piece whether their extremes rule out gaps, falls and impossible rises."""
+    bound_w = static["bound_w"][meter]
+    possible = (bound_w == 0) | (index.most_per_ms[rows] <= bound_w)
+    rises: NDArray[np.bool_] = (index.least[rows] >= 0) & (index.longest_ms[rows] <= static["max_gap_ms"][meter])
+    rises &= possible
+    return rises
 
 
 def _fill(edges: Edges, index: PieceIndex, rows: Int64s, codes: Int64s, *, before: bool) -> None:

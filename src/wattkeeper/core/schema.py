@@ -35,6 +35,10 @@ class TableSpec:
         """The Polars schema."""
         return pl.Schema({c.name: c.dtype for c in self.columns})
 
+    def nullable(self, column: str) -> bool:
+        """Return whether a column may be null."""
+        return next(c.nullable for c in self.columns if c.name == column)
+
     def empty(self) -> pl.DataFrame:
         """Return the table with no rows."""
         return pl.DataFrame(schema=self.schema)

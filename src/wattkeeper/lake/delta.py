@@ -25,6 +25,9 @@ from wattkeeper.core.schema import TableSpec
 ROW_GROUP = 65_536
 """Rows in a row group: few enough that a question about some days leaves most of a long table unread."""
 
+INSTANTS = frozenset({"hour_ms", "start_ms", "end_ms"})
+"""Columns whose least and largest values stand in each file: questions ask for stretches of time."""
+
 Partition = tuple[str, str]
 """Site and local day."""
 
@@ -92,12 +95,14 @@ class Table:
         """Write rows to a new file and stage it for the next commit; partition columns are left out of the file."""
         arrow = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
         path = self.new_path(part, prefix)
-        dictionary = [f.name for f in arrow.schema if _is_text(f.type)]
+        kept = [f for f in arrow.schema if f.name not in self._parts]
+        required = pa.schema([f.with_nullable(self.spec.nullable(f.name)) for f in kept])
         pq.write_table(
-            arrow.drop_columns([c for c in self._parts if c in arrow.column_names]),
+            pa.table([arrow[f.name] for f in kept], schema=required),
             self.root / path,
             compression="lz4",
-            use_dictionary=dictionary,
+            use_dictionary=[f.name for f in kept if _is_text(f.type)],
+            write_statistics=[f.name for f in kept if f.name in INSTANTS],
             row_group_size=ROW_GROUP,
         )
         return self.stage(path, part, arrow.num_rows)

@@ -43,6 +43,7 @@ class PieceIndex:
     """What a piece of a day's file holds, meter by meter, in file order.
 
     row0, rows: (m,) where a meter's readings begin and how many they are; digest: (m,) of their content.
+    longest_ms, least, most_per_ms: (m,) longest step, least rise and fastest rise (rounded up) of one reading on the next.
     first_ms, first_value: (m, LOOK_AHEAD); last_ms, last_value: (m, LOOK_BACK), the last one rightmost; only the first
     min(rows, …) of `first` and the last min(rows, …) of `last` are set.
     """
@@ -52,6 +53,9 @@ class PieceIndex:
     row0: Int64s
     rows: Int64s
     digest: Int64s
+    longest_ms: Int64s
+    least: Int64s
+    most_per_ms: Int64s
     first_ms: Int64s
     first_value: Int64s
     last_ms: Int64s
@@ -153,6 +157,7 @@ class ReadingsStore:
             "row0": starts,
             "rows": sizes,
             "digest": _digest(time_ms, value, starts),
+            **_extremes(time_ms, value, starts),
             "first_ms": _edge(time_ms, starts, sizes, counter.LOOK_AHEAD, first=True),
             "first_value": _edge(value, starts, sizes, counter.LOOK_AHEAD, first=True),
             "last_ms": _edge(time_ms, starts, sizes, counter.LOOK_BACK, first=False),
@@ -183,7 +188,7 @@ class DayFile:
 
     def groups(self, runs: Sequence[tuple[int, ...]]) -> Iterator[tuple[Int64s, Int64s]]:
         """Yield times and values of some row groups, one after the other, for each run of groups."""
-        with pq.ParquetFile(self.path, metadata=self.meta, memory_map=True) as file:
+        with pq.ParquetFile(self.path, metadata=self.meta, memory_map=True, pre_buffer=False) as file:
             for run in runs:
                 rows = file.read_row_groups(list(run), columns=["time_ms", "value"], use_threads=False)
                 yield rows["time_ms"].to_numpy(), rows["value"].to_numpy()
@@ -223,6 +228,20 @@ def _digest(time_ms: Int64s, value: Int64s, starts: Int64s) -> Int64s:
     mixed *= np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(32)
     return np.add.reduceat(mixed, starts).view(np.int64)
+
+
+def _extremes(time_ms: Int64s, value: Int64s, starts: Int64s) -> dict[str, Int64s]:
+    """Return the extremes of each meter's steps; those of a meter with one reading look like a step of no rise."""
+    if not len(starts):
+        return {name: np.zeros(0, np.int64) for name in ("longest_ms", "least", "most_per_ms")}
+    step_ms, rise = np.diff(time_ms, append=0), np.diff(value, append=0)
+    last = np.append(starts[1:], len(time_ms)) - 1
+    step_ms[last], rise[last] = 1, 0
+    return {
+        "longest_ms": np.maximum.reduceat(step_ms, starts),
+        "least": np.minimum.reduceat(rise, starts),
+        "most_per_ms": np.ceil(np.maximum.reduceat(rise / step_ms, starts)).astype(np.int64),
+    }
 
 
 def _edge(column: Int64s, starts: Int64s, sizes: Int64s, width: int, *, first: bool) -> Int64s:

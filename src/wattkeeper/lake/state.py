@@ -135,12 +135,12 @@ class State:
                 (a, b) for a, b in db.execute(sa.select(stale.c.start_ms, stale.c.end_ms).where(stale.c.site == site))
             ]
 
-    def digests(self, site: str, day: str, piece: int) -> dict[str, str]:
-        """Return unit → digest of what its lines of a piece of a day were made from."""
-        query = sa.select(done.c.units).where(done.c.site == site, done.c.day == day, done.c.piece == piece)
+    def digests(self, site: str, days: Sequence[str]) -> dict[tuple[str, int], dict[str, str]]:
+        """Return by piece of some days, given in order: unit → digest of what its lines were made from."""
+        query = sa.select(done.c.day, done.c.piece, done.c.units)
+        query = query.where(done.c.site == site, done.c.day >= days[0], done.c.day <= days[-1])
         with self.engine.begin() as db:
-            found: dict[str, str] = json.loads(db.execute(query).scalar() or "{}")
-        return found
+            return {(day, at): json.loads(units) for day, at, units in db.execute(query)}
 
     def settle(self, site: str, made: dict[tuple[str, int], dict[str, str]], spans: Iterable[tuple[int, int]]) -> None:
         """Keep the digests of what was attributed, by piece and unit, and strike spans off the stale list, at once."""

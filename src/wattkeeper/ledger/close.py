@@ -45,14 +45,12 @@ class Flow:
         return Flow(np.where(here, self.energy, other.energy), np.where(here[:, None], self.valued, other.valued))
 
 
-def unit_flows(layout: Layout, frame: Frame, parts: list[Lines]) -> Flow:
-    """Return what some lines post on each unit, upper meters left out: (units, slots)."""
-    owners, slots = len(layout.units), len(frame.hour_ms)
-    total = Flow(np.zeros((owners, slots), np.int64), np.zeros((owners, slots, len(frame.grid.signals))))
-    for lines in parts:
-        below = lines.keys[:, 3] != kernel.ABOVE
-        total = total + _flows(lines, below, lines.keys[:, 0], owners, slots)
-    return total
+def unit_flows(layout: Layout, frame: Frame, below: list[Lines]) -> Flow:
+    """Return what some lines, none of them of upper meters, post on each unit: (units, slots)."""
+    units, slots = len(layout.units), len(frame.hour_ms)
+    place = np.concatenate([p.keys[:, 0] * slots + p.keys[:, 2] for p in below])
+    energy = np.concatenate([p.amounts[:, kernel.ENERGY] for p in below])
+    return _sums(place, energy, np.concatenate([p.valued for p in below]), units, slots)
 
 
 def close(layout: Layout, frame: Frame, lines: Lines, units: Flow, pue: Floats | None) -> Lines:
@@ -104,13 +102,18 @@ def _parts(layout: Layout, asset: Asset, totals: dict[str, Flow], units: Flow) -
 
 def _flows(lines: Lines, rows: Bools, owner: Int64s, owners: int, slots: int) -> Flow:
     place = owner[rows] * slots + lines.keys[rows, 2]
-    size, n_signals = owners * slots, lines.valued.shape[1]
+    return _sums(place, lines.amounts[rows, kernel.ENERGY], lines.valued[rows], owners, slots)
+
+
+def _sums(place: Int64s, energy: Int64s, valued: Floats, owners: int, slots: int) -> Flow:
+    """Return sums by place, which is owner × slots + slot."""
+    size, n_signals = owners * slots, valued.shape[1]
     # sums of whole millijoules stay exact in a float: a slot of one owner holds far less than 2^53 mJ (2.5 GWh)
-    energy = np.bincount(place, lines.amounts[rows, kernel.ENERGY], size).astype(np.int64)
-    valued = np.empty((size, n_signals))
+    total = np.bincount(place, energy, size).astype(np.int64)
+    worth = np.empty((size, n_signals))
     for s in range(n_signals):
-        valued[:, s] = np.bincount(place, lines.valued[rows, s], size)
-    return Flow(energy.reshape(owners, slots), valued.reshape(owners, slots, n_signals))
+        worth[:, s] = np.bincount(place, valued[:, s], size)
+    return Flow(total.reshape(owners, slots), worth.reshape(owners, slots, n_signals))
 
 
 def _by_pue(layout: Layout, parts: Flow, units: Flow, pue: Floats) -> Flow:

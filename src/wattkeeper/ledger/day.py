@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,7 @@ class Window:
     """Everything a window of one site is attributed from, but the readings themselves.
 
     allocs, alloc0: the allocations that touch it, cut to it, and where each unit's begin. primary: (m,) 0 or 1.
+    smooth: (m,) 1 where no step between two readings within the window is odd, 0 where that is not known.
     """
 
     layout: Layout
@@ -81,12 +83,13 @@ class Window:
     allocs: kernel.Allocations
     alloc0: Int64s
     primary: Int64s
+    smooth: Int64s
     idle_ppm: int
 
     @classmethod
     def of(
         cls, layout: Layout, frame: Frame, edges: Edges, allocs: kernel.Allocations, alloc0: Int64s, rows_n: Int64s,
-        idle_ppm: int,
+        smooth: Int64s, idle_ppm: int,
     ) -> Window:  # fmt: skip
         """Build a window; rows_n: (m,) readings each meter has in it. Allocations are cut to it."""
         first, last = frame.slot_ms[0], frame.slot_ms[-1]
@@ -95,7 +98,7 @@ class Window:
         cut = cut._replace(start_ms=np.maximum(cut.start_ms, first), end_ms=np.minimum(cut.end_ms, last))
         begin = np.searchsorted(here, alloc0).astype(np.int64)
         chosen = primary(layout, rows_n + edges.back_n + edges.ahead_n)
-        return cls(layout, frame, edges, cut, begin, chosen, idle_ppm)
+        return cls(layout, frame, edges, cut, begin, chosen, smooth, idle_ppm)
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,14 @@ class Lines:
 
     @classmethod
     def joined(cls, parts: list[Lines]) -> Lines:
-        """Return several parts as one."""
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+        """Return several parts as one, laid out column after column."""
+        return cls(*(_joined([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+
+def _joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+    joined = np.empty((parts[0].shape[1], sum(len(p) for p in parts)), parts[0].dtype)
+    np.concatenate([p.T for p in parts], axis=1, out=joined)
+    return joined.T
 
 
 def attribute_units(
@@ -142,6 +151,7 @@ def attribute_units(
     l0, l1 = window.alloc0[first_unit], window.alloc0[last_unit]
     meters = kernel.Meters(
         row0=row0, row1=row1, asset=layout.meter_asset[m0:m1] - a0, primary=window.primary[m0:m1],
+        smooth=window.smooth[m0:m1],
         **{name: column[m0:m1] for name, column in layout.static.items()},
         **{name: getattr(edges, name)[m0:m1] for name in vars(edges)},
     )  # fmt: skip
@@ -156,12 +166,13 @@ def attribute_units(
     allocs = allocs._replace(asset=allocs.asset - a0, activity=activity)
     out = _run(rows, meters, assets, units, allocs, window)
     lines, hours, events = out.used
-    keys = out.keys[:lines] + np.array([0, a0, 0, 0, 0, 0])
-    keys[:, 0] = np.searchsorted(layout.unit_asset0, keys[:, 1], side="right") - 1
-    return Lines(
-        keys, out.amounts[:lines], out.valued[:lines],
-        out.hours[:hours] + np.array([m0, 0, 0, 0, 0, 0, 0, 0]), out.events[:events] + np.array([m0, 0, 0, 0, 0]),
-    )  # fmt: skip
+    posted = Lines(out.keys[:lines], out.amounts[:lines], out.valued[:lines], out.hours[:hours], out.events[:events])
+    # from codes of this chunk to codes of the site
+    posted.keys[:, 0] = layout.grid_unit[posted.keys[:, 0] + np.searchsorted(layout.grid_asset0, a0)]
+    posted.keys[:, 1] += a0
+    posted.hours[:, 0] += m0
+    posted.events[:, 0] += m0
+    return posted
 
 
 def _run(

@@ -5,7 +5,7 @@ starts and ends of allocations, ends of meters, switches between working and idl
 floored to whole millijoules, so that differences telescope; between two instants nothing changes, so energy, shares
 and signals simply multiply. What an asset's meter shows beyond its parts is its *rest*.
 
-The cost is one pass over the readings that looks for odd steps, and work in proportion to instants × meters.
+The cost is one pass over the readings of meters that may have odd steps, and work in proportion to instants × meters.
 """
 
 from __future__ import annotations
@@ -45,9 +45,18 @@ class Rows(NamedTuple):
     time_ms: Int64s
     value: Int64s
 
+    @classmethod
+    def of(cls, time_ms: Int64s, value: Int64s) -> Rows:
+        """Return rows that nobody writes to: the kernel is compiled for such."""
+        time_ms.flags.writeable = value.flags.writeable = False
+        return cls(time_ms, value)
+
 
 class Meters(NamedTuple):
-    """Meters of a chunk, unit after unit: (m,) each; readings just before and after the day: (m, LOOK_…)."""
+    """Meters of a chunk, unit after unit: (m,) each; readings just before and after the day: (m, LOOK_…).
+
+    smooth: 1 where it is known that no step between two readings of the day is odd.
+    """
 
     row0: Int64s
     row1: Int64s
@@ -64,6 +73,7 @@ class Meters(NamedTuple):
     ahead_n: Int64s
     ahead_ms: Int64s
     ahead_value: Int64s
+    smooth: Int64s
 
 
 class Assets(NamedTuple):
@@ -189,6 +199,20 @@ def post_units(
     return True
 
 
+def load() -> None:
+    """Compile the kernel, or load it from disk; it is done at the first call anyway."""
+    nothing, ends = np.zeros(0, np.int64), np.zeros(1, np.int64)
+    few = np.zeros((0, 1), np.int64)
+    meters = {
+        c: few if c.endswith(("_ms", "_value")) and c[:4] in {"back", "ahea"} else nothing for c in Meters._fields
+    }
+    out = Out(few, few, np.zeros((0, 1)), few, few, np.zeros(3, np.int64))
+    post_units(
+        Rows.of(nothing.copy(), nothing.copy()), Meters(**meters), Assets(nothing, nothing, np.zeros(0)), Units(ends, ends, ends),
+        Allocations(*[nothing] * len(Allocations._fields)), Grid(ends, nothing, np.zeros((0, 0))), 0, out,
+    )  # fmt: skip
+
+
 @njit
 def _gather(rows: Rows, meters: Meters, m: int, time_ms: Int64s, value: Int64s) -> int:
     """Copy a meter's readings, with the few before and after the day, into the scratch; return how many."""
@@ -233,16 +257,13 @@ def _instants(
     rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: Grid, u: int, idle_ppm: int
 ) -> Int64s:
     """Return the unit's grid: (k + 1,) rising instants from the day's (or window's) first edge to its last."""
-    room = len(grid.edge_ms) + 2 * (units.alloc0[u + 1] - units.alloc0[u])
+    room = 2 * (units.alloc0[u + 1] - units.alloc0[u])
     for m in range(units.meter0[u], units.meter0[u + 1]):
         room += 2
         if meters.quantity[m] == UTILISATION:
             room += meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m]
     cuts = np.empty(room, np.int64)
     n = 0
-    for edge in grid.edge_ms:
-        cuts[n] = edge
-        n += 1
     start_ms, end_ms = allocs.start_ms, allocs.end_ms
     for i in range(units.alloc0[u], units.alloc0[u + 1]):
         cuts[n] = start_ms[i]
@@ -266,15 +287,24 @@ def _instants(
         cuts[n] = begin
         cuts[n + 1] = end
         n += 2
-    ordered = np.sort(cuts[:n])
-    low, high = grid.edge_ms[0], grid.edge_ms[-1]
-    kept = 0
-    for i in range(n):
-        inside = low <= ordered[i] <= high
-        if inside and (kept == 0 or ordered[i] != ordered[kept - 1]):
-            ordered[kept] = ordered[i]
-            kept += 1
-    return ordered[:kept].copy()
+    return _merged(grid.edge_ms, np.sort(cuts[:n]))
+
+
+@njit
+def _merged(edge_ms: Int64s, cuts: Int64s) -> Int64s:
+    """Return the edges with the cuts between the first and the last of them, both rising, each instant once."""
+    merged = np.empty(len(edge_ms) + len(cuts), np.int64)
+    merged[0] = edge_ms[0]
+    n, k = 1, int(np.searchsorted(cuts, edge_ms[0], side="right"))
+    for i in range(1, len(edge_ms)):
+        while k < len(cuts) and cuts[k] < edge_ms[i]:
+            if cuts[k] != merged[n - 1]:
+                merged[n] = cuts[k]
+                n += 1
+            k += 1
+        merged[n] = edge_ms[i]
+        n += 1
+    return merged[:n].copy()
 
 
 @njit
@@ -339,7 +369,7 @@ def _read_plain(rows: Rows, meters: Meters, m: int, at_ms: Int64s, energy: Int64
         return False
     time_ms, value = rows.time_ms[first:last], rows.value[first:last]
     gap_ms, bound_w = meters.max_gap_ms[m], meters.bound_w[m]
-    if counter.suspects(time_ms, value, last - first, gap_ms, bound_w, odd):
+    if not meters.smooth[m] and counter.suspects(time_ms, value, last - first, gap_ms, bound_w, odd):
         return False
     # the few readings before the day up to its first, and its last with the few after
     n_back, n_ahead = meters.back_n[m], meters.ahead_n[m]

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from wattkeeper.core.assets import OVERHEAD_KINDS, QUANTITIES, Asset, AssetTree, Meter, natural
@@ -75,6 +76,22 @@ class Layout:
         alone = held & ~np.repeat(tied, np.diff(self.unit_asset0))
         alone[self.unit_asset0[:-1]] = True
         return np.append(np.flatnonzero(alone), len(self.assets)).astype(np.int64)
+
+    @cached_property
+    def meter_unit(self) -> Int64s:
+        """The unit of each meter: (m,)."""
+        return np.repeat(np.arange(len(self.units)), np.diff(self.unit_meter0))
+
+    @cached_property
+    def names(self) -> tuple[pa.Array, pa.Array, pa.Array]:
+        """Ids of units, assets and meters, by code."""
+        assets, meters = [a.id for a in self.assets], [m.id for m in self.meters]
+        return pa.array(self.units, pa.string()), pa.array(assets, pa.string()), pa.array(meters, pa.string())
+
+    @cached_property
+    def grid_unit(self) -> Int64s:
+        """The unit that each stretch of grid_asset0 is of: (g,)."""
+        return np.searchsorted(self.unit_asset0, self.grid_asset0[:-1], side="right").astype(np.int64) - 1
 
     @cached_property
     def static(self) -> dict[str, Int64s]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -10,7 +10,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wattkeeper.core import counter
-from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.units import PPM
 from wattkeeper.ledger import kernel
 from wattkeeper.ledger.day import Lines, Window
@@ -18,6 +17,8 @@ from wattkeeper.ledger.day import Lines, Window
 Int64s = NDArray[np.int64]
 
 ACCOUNTS = ("job", "held_idle", "idle", "overhead", "unaccounted")
+_ACCOUNTS, _EVENTS = pa.array(ACCOUNTS), pa.array(counter.EVENT_NAMES)
+
 VALUED = ("carbon_g", "cost", "water_l")
 """Columns of a posting that signals fill, in the order of the kernel's grid."""
 
@@ -28,7 +29,7 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
     jobs: ids by code. valued: for each of VALUED, whether the lines have it.
     """
     layout = window.layout
-    units, assets, meters = (pa.array(names) for names in (layout.units, _ids(layout.assets), _ids(layout.meters)))
+    units, assets, meters = layout.names
     hour_ms = window.frame.hour_ms
     keys, amounts = lines.keys.T, lines.amounts.T
     known_ms = amounts[kernel.KNOWN_MS]
@@ -37,7 +38,7 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
         "start_ms": keys[5],
         "unit": _coded(keys[0], units),
         "asset": _coded(keys[1], assets),
-        "account": _coded(keys[3], pa.array(ACCOUNTS)),
+        "account": _coded(keys[3], _ACCOUNTS),
         "job_id": _jobs(keys[4], jobs),
         "energy_mj": amounts[kernel.ENERGY],
         "imputed_mj": amounts[kernel.IMPUTED],
@@ -53,11 +54,10 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
         postings[name] = lines.valued[:, at] if here else pa.nulls(len(lines.keys), pa.float64())
         at += here
     hours, events = lines.hours.T, lines.events.T
-    unit_of_meter = np.repeat(np.arange(len(units)), np.diff(layout.unit_meter0))
     meter_hours = {
         "hour_ms": hour_ms[hours[1]],
         "start_ms": hours[2],
-        "unit": _coded(unit_of_meter[hours[0]], units),
+        "unit": _coded(layout.meter_unit[hours[0]], units),
         "asset": _coded(layout.meter_asset[hours[0]], assets),
         "meter": _coded(hours[0], meters),
         "primary": window.primary[hours[0]] == 1,
@@ -68,19 +68,15 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
         "covered_ms": hours[7],
     }
     findings = {
-        "unit": _coded(unit_of_meter[events[0]], units),
+        "unit": _coded(layout.meter_unit[events[0]], units),
         "meter": _coded(events[0], meters),
-        "kind": _coded(events[1], pa.array(counter.EVENT_NAMES)),
+        "kind": _coded(events[1], _EVENTS),
         "start_ms": events[2],
         "end_ms": events[3],
         "energy_mj": events[4],
     }
     tables = {"postings": postings, "meter_hours": meter_hours, "findings": findings}
     return {name: pa.table(columns) for name, columns in tables.items()}
-
-
-def _ids(things: Iterable[Asset | Meter]) -> list[str]:
-    return [t.id for t in things]
 
 
 def _coded(codes: Int64s, names: pa.Array) -> pa.Array:
@@ -90,8 +86,8 @@ def _coded(codes: Int64s, names: pa.Array) -> pa.Array:
 
 def _jobs(codes: Int64s, jobs: pl.Series) -> pa.Array:
     """Return job ids by code, none for −1, with a dictionary of only those that occur."""
-    used, place = np.unique(codes, return_inverse=True)
-    names = jobs.gather(used[used >= 0]).to_arrow()
-    shift = int(len(used) > 0 and used[0] < 0)
-    codes32 = pa.array((place - shift).astype(np.int32), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(codes32, names)
+    occurs = np.zeros(len(jobs) + 1, bool)  # the last one stands for −1
+    occurs[codes] = True
+    place = (np.cumsum(occurs) - 1).astype(np.int32)
+    names = jobs.filter(pl.Series(occurs[:-1])).to_arrow()
+    return pa.DictionaryArray.from_arrays(pa.array(place[codes], mask=codes < 0), names)
