@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.config import SiteConfig
 from wattkeeper.core import counter
+from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day
 from wattkeeper.core.units import PPM
 from wattkeeper.lake.book import Book
@@ -24,9 +26,9 @@ from wattkeeper.lake.readings import PIECES, DayFile, DayIndex, PieceIndex
 from wattkeeper.ledger import kernel
 from wattkeeper.ledger.close import Flow, close, unit_flows
 from wattkeeper.ledger.day import Edges, Frame, Lines, Window, attribute_units, digests, frame
-from wattkeeper.ledger.layout import UPPER_KINDS, allocation_arrays, lay_out
+from wattkeeper.ledger.layout import UPPER_KINDS, Layout, allocation_arrays, lay_out
 from wattkeeper.ledger.tables import VALUED, to_tables
-from wattkeeper.valuing import signal_of
+from wattkeeper.valuing import signals_of
 
 Int64s = NDArray[np.int64]
 Piece = tuple[str, int]
@@ -89,17 +91,29 @@ class _Going:
     parts: list[Future[list[Lines]]] = field(default_factory=list)
 
 
+_LAYOUTS: WeakKeyDictionary[AssetTree, dict[str, Layout]] = WeakKeyDictionary()
+
+
+def _layout_of(book: Book, site: str) -> Layout:
+    """Return a site's layout; it is made once for each tree, and a book makes a new tree when it meets new things."""
+    tree = book.tree()
+    made = _LAYOUTS.setdefault(tree, {})
+    if site not in made:
+        made[site] = lay_out(tree, book.meters(), site)
+    return made[site]
+
+
 class SiteRun:
     """One site's attribution."""
 
     def __init__(self, book: Book, site: SiteConfig, done: Attributed) -> None:
         self.book, self.site, self.done = book, site, done
-        self.layout = lay_out(book.tree(), book.meters(), site.id)
+        self.layout = _layout_of(book, site.id)
         self.meter_code = {m.id: i for i, m in enumerate(self.layout.meters)}
-        self.signals = [signal_of(book, site, kind) for kind in ("intensity", "price", "water")]
-        self.pue = signal_of(book, site, "pue")
+        named = signals_of(book, site)
+        self.signals, self.pue = [named[kind] for kind in ("intensity", "price", "water")], named["pue"]
         self.idle_ppm = round(book.site_file.policy.idle_utilisation * PPM)
-        self.files = {day: files for (s, day), files in book.readings.days().items() if s == site.id}
+        self.files = self._files()
         self.stale = book.state.stale_spans(site.id)
         self.writes: list[Future[DataFile]] = []
         self._indexes: dict[str, DayIndex] = {}
@@ -123,12 +137,12 @@ class SiteRun:
                     self._finish(going, pool)
                     made[going.piece] = going.digests
                     units |= {(going.piece[0], u) for u in going.todo}
-        for write in self.writes:
-            write.result()
+            for write in self.writes:
+                write.result()
+            for committed in [pool.submit(table.commit) for table in self.ledger.values()]:
+                committed.result()
         self.done.days += len(days)
         self.done.units += len(units)
-        for table in self.ledger.values():
-            table.commit()
         self.book.state.settle(self.site.id, made, self.stale)
 
     @property
@@ -138,6 +152,10 @@ class SiteRun:
 
     # which days
 
+    def _files(self) -> dict[str, list[DataFile]]:
+        """Return the files of readings of each of the site's days."""
+        return {day: files for (s, day), files in self.book.readings.days().items() if s == self.site.id}
+
     def _days_to_look_at(self, everything: bool, progress: Progress) -> list[str]:
         """Return the days to look at, compacted, with those before and after that share a step with them."""
         span = _days(self._reach_back(min(self.files)), max(self.files))
@@ -145,8 +163,9 @@ class SiteRun:
         for at, day in enumerate(sorted(stale & set(self.files))):
             progress("days sorted", at + 1, len(stale))
             self._index(day)
-        self.book.readings.table.commit()
-        self.files = {day: files for (s, day), files in self.book.readings.days().items() if s == self.site.id}
+        before = self.book.readings.table.version()
+        if self.book.readings.table.commit() != before:
+            self.files = self._files()
         if len(stale) == len(span):
             return span
         return sorted(stale | {d for day in stale & set(self.files) for d in self._neighbours(day, span)})

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from wattkeeper.config import SiteConfig
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import SignalInfo
+from wattkeeper.core.schema import SIGNALS
 from wattkeeper.core.signal import Signal
 from wattkeeper.footprint.averages import average
 from wattkeeper.lake.book import Book
+
+AVERAGE = "average:"
+"""Begins the name of a yearly average of the embedded table, as intensity."""
+
+
+KINDS = ("intensity", "price", "water", "pue")
+"""What a site may name a signal for."""
 
 
 def signal_of(book: Book, site: SiteConfig, kind: str) -> Signal | None:
@@ -15,20 +25,36 @@ def signal_of(book: Book, site: SiteConfig, kind: str) -> Signal | None:
 
     Raises ConfigError where the site file names a signal that was never imported.
     """
-    named = getattr(site, kind)
-    if named is None:
-        return None
+    return signals_of(book, site, (kind,))[kind]
+
+
+def signals_of(book: Book, site: SiteConfig, kinds: Sequence[str] = KINDS) -> dict[str, Signal | None]:
+    """Return several of them by kind, imported ones read in one go. Raises as signal_of does."""
+    named = {kind: getattr(site, kind) for kind in kinds}
+    imported = {n for n in named.values() if isinstance(n, str) and not n.startswith(AVERAGE)}
+    infos = book.state.signal_infos() if imported else {}
+    for kind, name in named.items():
+        if name in imported and name not in infos:
+            raise ConfigError(
+                f"Site '{site.id}' takes its {kind} from signal '{name}', which the book does not have. Import it first."
+            )
+    rows = book.signal_rows(*sorted(imported)).partition_by("signal", as_dict=True) if imported else {}
+    return {
+        kind: None
+        if name is None
+        else Signal.from_table(rows.get((name,), SIGNALS.empty()), infos[name])
+        if name in imported
+        else _constant(site, kind, name)
+        for kind, name in named.items()
+    }
+
+
+def _constant(site: SiteConfig, kind: str, named: float | str) -> Signal:
     unit = {"intensity": "g/kWh", "price": f"{site.currency}/kWh", "water": "L/kWh", "pue": "ratio"}[kind]
-    if isinstance(named, int | float):
-        info = SignalInfo(f"{kind}:{site.id}", kind, unit, "site file", method="constant")
-        return Signal.constant(float(named), info)
-    if kind == "intensity" and named.startswith("average:"):
-        row = average(named.removeprefix("average:"))
-        info = SignalInfo(named, kind, unit, row.source, str(row.year), f"yearly average, {row.boundary}")
-        return Signal.constant(row.intensity_g_per_kwh, info)
-    infos = book.state.signal_infos()
-    if named not in infos:
-        raise ConfigError(
-            f"Site '{site.id}' takes its {kind} from signal '{named}', which the book does not have. Import it first."
+    if not isinstance(named, str):
+        return Signal.constant(
+            float(named), SignalInfo(f"{kind}:{site.id}", kind, unit, "site file", method="constant")
         )
-    return Signal.from_table(book.signal_rows(named), infos[named])
+    row = average(named.removeprefix(AVERAGE))
+    info = SignalInfo(named, kind, unit, row.source, str(row.year), f"yearly average, {row.boundary}")
+    return Signal.constant(row.intensity_g_per_kwh, info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -104,7 +105,7 @@ class Meter:
             raise ConfigError(f"Meter '{self.id}' reports energy per interval and needs interval_ms above 0.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AssetTree:
     """All assets of a book by id, with their children; parents come before children in `walk`.
 
@@ -178,21 +179,11 @@ class AssetTree:
         return AssetTree({**self.assets, asset_id: replace(self.assets[asset_id], parent=parent)})
 
 
+_DIGITS = re.compile(r"([0-9]+)")
+
+
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
     """Return a sort key that puts gpu10 after gpu9."""
-    parts: list[tuple[int, int | str]] = []
-    digits = ""
-    text = ""
-    for char in name:
-        if char.isdigit():
-            if text:
-                parts.append((1, text))
-                text = ""
-            digits += char
-        else:
-            if digits:
-                parts.append((0, int(digits)))
-                digits = ""
-            text += char
-    parts.extend([(1, text)] if text else [(0, int(digits))] if digits else [])
-    return tuple(parts)
+    # split leaves text at even places and digits at odd ones
+    parts = enumerate(_DIGITS.split(name))
+    return tuple((0, int(part)) if at % 2 else (1, part) for at, part in parts if part)

@@ -40,6 +40,7 @@ class Book:
         self.state = State(root / "state.sqlite")
         if (found := self.state.fact("format")) != FORMAT:
             raise BookError(f"Book {root} has format {found}; this version of Wattkeeper reads format {FORMAT}.")
+        self._known: tuple[str | None, AssetTree, list[Meter]] | None = None
         self.readings = ReadingsStore(root)
         self.jobs_table = Table(root / "jobs", JOBS, by_day=False)
         self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False)
@@ -74,12 +75,20 @@ class Book:
 
     def tree(self) -> AssetTree:
         """Return all assets: those of the site file, then those that imports met."""
-        return self.site_file.assets().with_assets(self.state.assets())
+        return self._registered()[0]
 
     def meters(self) -> list[Meter]:
         """Return all meters: those of the site file win over those that imports met."""
-        known = {m.id: m for m in self.state.meters()}
-        return list((known | {m.id: m for m in self.site_file.meters()}).values())
+        return self._registered()[1]
+
+    def _registered(self) -> tuple[AssetTree, list[Meter]]:
+        """Return all assets and meters, read anew only when an import has met new ones."""
+        now = self.state.fact("registered")
+        if self._known is None or self._known[0] != now:
+            tree = self.site_file.assets().with_assets(self.state.assets())
+            met = {m.id: m for m in self.state.meters()}
+            self._known = (now, tree, list((met | {m.id: m for m in self.site_file.meters()}).values()))
+        return self._known[1:]
 
     def take(self, intake: Intake, now_ms: int) -> list[Reject]:
         """Keep one batch; return the rows it refused, its own and those that fit nothing in the book.
@@ -169,9 +178,9 @@ class Book:
         """Return the allocations as received."""
         return self.allocations_table.scan().collect()
 
-    def signal_rows(self, signal: str) -> pl.DataFrame:
-        """Return the rows of one signal."""
-        return self.signals_table.scan().filter(pl.col("signal") == pl.lit(signal)).collect()
+    def signal_rows(self, *signals: str) -> pl.DataFrame:
+        """Return the rows of some signals."""
+        return self.signals_table.scan().filter(pl.col("signal").is_in(signals)).collect()
 
     def write_site_file(self, text: str) -> None:
         """Put another site file in the book; every day is looked at again."""
@@ -181,6 +190,7 @@ class Book:
             raise ConfigError(str(error)) from error
         (self.root / "site.toml").write_text(text, "utf-8")
         self.__dict__.pop("site_file", None)
+        self._known = None
         self.state.mark_stale((site.id, 0, FOREVER_MS) for site in self.site_file.site)
 
 

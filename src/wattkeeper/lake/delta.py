@@ -25,6 +25,9 @@ from wattkeeper.core.schema import TableSpec
 ROW_GROUP = 65_536
 """Rows in a row group: few enough that a question about some days leaves most of a long table unread."""
 
+CHECKPOINT = 10
+"""Commits from one checkpoint of a log to the next: opening a table reads one checkpoint and fewer commits than this."""
+
 INSTANTS = frozenset({"hour_ms", "start_ms", "end_ms"})
 """Columns whose least and largest values stand in each file: questions ask for stretches of time."""
 
@@ -55,6 +58,7 @@ class Table:
     root: Path
     spec: TableSpec
     by_day: bool = True
+    _delta: DeltaTable | None = None
     _adds: list[AddAction] = field(default_factory=list)
     _removes: list[RemoveAction] = field(default_factory=list)
 
@@ -63,6 +67,14 @@ class Table:
         DeltaTable.create(
             str(self.root), schema=Schema.from_arrow(self._arrow_schema()), partition_by=self._parts or None
         )
+
+    def _newest(self) -> DeltaTable:
+        """Return the table at its newest version; only what the log has gained since last time is read."""
+        if self._delta is None:
+            self._delta = DeltaTable(str(self.root))
+        elif self.version() > self._delta.version():
+            self._delta.update_incremental()
+        return self._delta
 
     @property
     def _parts(self) -> list[str]:
@@ -77,7 +89,7 @@ class Table:
 
     def files(self) -> list[DataFile]:
         """Return the files of the newest version."""
-        actions = pa.table(DeltaTable(str(self.root)).get_add_actions(flatten=True))
+        actions = pa.table(self._newest().get_add_actions(flatten=True))
         blank = [""] * actions.num_rows
         names = actions.column_names
         sites = actions["partition.site"].to_pylist() if "partition.site" in names else blank
@@ -122,22 +134,26 @@ class Table:
 
     def commit(self) -> int:
         """Commit what is staged as one version; return the newest version."""
-        table = DeltaTable(str(self.root))
         if self._adds or self._removes:
+            table = self._newest()
             table.create_write_transaction(
                 [*self._removes, *self._adds], "append", table.schema(), partition_by=self._parts
             )
             self._adds, self._removes = [], []
-            table.update_incremental()
-        return int(table.version())
+            if self.version() % CHECKPOINT == 0:
+                self._newest().create_checkpoint()
+        return self.version()
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the rows of a version, the newest by default, partition columns included."""
-        return pl.scan_delta(str(self.root), version=version)
+        return pl.scan_delta(self._newest() if version is None else str(self.root), version=version)
 
     def version(self) -> int:
         """Return the newest version."""
-        return int(DeltaTable(str(self.root)).version())
+        version = int((self._delta or self._newest()).version())
+        while (self.root / "_delta_log" / f"{version + 1:020}.json").exists():
+            version += 1
+        return version
 
 
 def _is_text(kind: Any) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ class State:
             if rows:
                 with self.engine.begin() as db:
                     db.execute(insert(table).on_conflict_do_nothing(), rows)
+                self.remember(registered=uuid.uuid4().hex)
 
     def assets(self) -> list[Asset]:
         """Return the assets that imports met."""

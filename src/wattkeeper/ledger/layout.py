@@ -89,6 +89,16 @@ class Layout:
         return pa.array(self.units, pa.string()), pa.array(assets, pa.string()), pa.array(meters, pa.string())
 
     @cached_property
+    def places(self) -> pl.DataFrame:
+        """Every asset by code, with its kind, its unit and the device it is a part of."""
+        return _places(self)
+
+    @cached_property
+    def shared_units(self) -> set[str]:
+        """Units in which what the devices leave over is measured."""
+        return {self.tree.unit_of(m.asset) for m in self.meters if self.tree[m.asset].kind in _SHARED_KINDS}
+
+    @cached_property
     def grid_unit(self) -> Int64s:
         """The unit that each stretch of grid_asset0 is of: (g,)."""
         return np.searchsorted(self.unit_asset0, self.grid_asset0[:-1], side="right").astype(np.int64) - 1
@@ -203,7 +213,7 @@ def allocation_arrays(
     Where a job's GPUs on a node are known exactly, rows split by count that overlap them in time are dropped. Where a job
     holds GPUs of a node and has no row for the node itself, it is given the node in proportion to its GPUs.
     """
-    places = _places(layout)
+    places = layout.places
     known = allocations.join(places.select("asset", "code"), on="asset", how="inner").select(
         pl.col("job_id").cast(pl.Enum(job_ids)).to_physical().cast(pl.Int64).alias("job"),
         *("code", "start_ms", "end_ms", "share", "estimated"),
@@ -298,7 +308,7 @@ def _places(layout: Layout) -> pl.DataFrame:
 
 def _implied_nodes(layout: Layout, found: pl.DataFrame, places: pl.DataFrame) -> pl.DataFrame:
     """Return rows that give a job its part of a node where it holds only GPUs there and the node's rest is measured."""
-    shared = {layout.tree.unit_of(m.asset) for m in layout.meters if layout.tree[m.asset].kind in _SHARED_KINDS}
+    shared = layout.shared_units
     if not shared:
         return found.clear()
     placed = found.join(places.select("code", "kind", "unit"), on="code")
