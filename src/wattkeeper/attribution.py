@@ -89,6 +89,7 @@ class _Going:
     todo: list[int]
     digests: dict[str, str]
     parts: list[Future[list[Lines]]] = field(default_factory=list)
+    old: Future[dict[str, pl.DataFrame]] | None = None
 
 
 _LAYOUTS: WeakKeyDictionary[AssetTree, dict[str, Layout]] = WeakKeyDictionary()
@@ -296,7 +297,8 @@ class SiteRun:
         for begin in range(0, len(days), DAYS_AT_ONCE):
             some = days[begin : begin + DAYS_AT_ONCE]
             held = self._held(some, first=begin == 0)
-            for day in some:
+            # days that have changed before those beside them, whose last hour is all there is to do as a rule
+            for day in sorted(some, key=lambda d: (not self._is_stale(d), d)):
                 for at in PIECES:
                     waiting.append(self._start((day, at), held, pool, workers))
                     if len(waiting) > AHEAD:
@@ -325,6 +327,9 @@ class SiteRun:
             tasks = list(self._tasks(going.todo, rows_n, row0, file))
             for some in _dealt(tasks, 2 * workers):
                 going.parts.append(pool.submit(self._work, window, some, rows_n, row0, file))
+            if len(going.todo) < len(self.layout.units):
+                files = {name: self._written.get((name, piece), []) for name in self.ledger}
+                going.old = pool.submit(self._old, files, [self.layout.units[u] for u in going.todo])
         return going
 
     @cached_property
@@ -380,15 +385,13 @@ class SiteRun:
         """Close a piece and stage its files in place of the old ones."""
         posted = [lines for part in going.parts for lines in part.result()]
         window, (day, at) = going.window, going.piece
-        todo = [self.layout.units[u] for u in going.todo]
-        partial = len(todo) < len(self.layout.units)
         split = [(p, p.keys[:, 3] == kernel.ABOVE) for p in posted]
         below = [p.where(~upper) for p, upper in split]
         nothing = Lines.none(len(window.frame.grid.signals))
         above = Lines.joined([nothing, *(p.where(upper) for p, upper in split if upper.any())])
         units = unit_flows(self.layout, window.frame, below)
-        old = self._old(going.piece, todo) if partial else {}
-        if partial:
+        old = going.old.result() if going.old is not None else None
+        if old is not None:
             units = units + self._flows_of(old["postings"], window.frame)
         pue = self.pue.at(window.frame.slot_ms[:-1]) if self.pue else None
         closing = close(self.layout, window.frame, above, units, pue)
@@ -398,7 +401,7 @@ class SiteRun:
         for name, table in self.ledger.items():
             table.drop(self._written.get((name, going.piece), []))
             rows = frames[name]
-            if partial:
+            if old is not None:
                 fresh = pl.DataFrame(rows).cast(dict(old[name].schema))  # type: ignore[arg-type]
                 rows = pl.concat([old[name], fresh.select(old[name].columns)]).to_arrow()
             if rows.num_rows:
@@ -416,11 +419,11 @@ class SiteRun:
                     found.setdefault((name, (file.day, at)), []).append(file)
         return found
 
-    def _old(self, piece: Piece, todo: Sequence[str]) -> dict[str, pl.DataFrame]:
-        """Return a piece's lines of the units that stay as they are."""
+    def _old(self, written: dict[str, list[DataFile]], todo: Sequence[str]) -> dict[str, pl.DataFrame]:
+        """Return a piece's lines of the units that stay as they are, by table, from the files it was written to."""
         kept = {}
         for name, table in self.ledger.items():
-            files = [table.root / f.path for f in self._written.get((name, piece), [])]
+            files = [table.root / f.path for f in written[name]]
             columns = [c for c in table.spec.schema.names() if c not in {"site", "day"}]
             rows = (
                 pl.concat([pl.read_parquet(f, columns=columns) for f in files])

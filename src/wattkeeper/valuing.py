@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 from wattkeeper.config import SiteConfig
 from wattkeeper.core.errors import ConfigError
@@ -15,6 +16,10 @@ from wattkeeper.lake.book import Book
 AVERAGE = "average:"
 """Begins the name of a yearly average of the embedded table, as intensity."""
 
+
+_KEPT: WeakKeyDictionary[Book, tuple[int, dict[tuple[SiteConfig, tuple[str, ...]], dict[str, Signal | None]]]] = (
+    WeakKeyDictionary()
+)
 
 KINDS = ("intensity", "price", "water", "pue")
 """What a site may name a signal for."""
@@ -29,7 +34,21 @@ def signal_of(book: Book, site: SiteConfig, kind: str) -> Signal | None:
 
 
 def signals_of(book: Book, site: SiteConfig, kinds: Sequence[str] = KINDS) -> dict[str, Signal | None]:
-    """Return several of them by kind, imported ones read in one go. Raises as signal_of does."""
+    """Return several of them by kind, imported ones read in one go and kept while nothing new is imported.
+
+    Raises as signal_of does.
+    """
+    version = book.signals_table.version()
+    if book not in _KEPT or _KEPT[book][0] != version:
+        _KEPT[book] = version, {}
+    kept = _KEPT[book][1]
+    key = site, tuple(kinds)
+    if key not in kept:
+        kept[key] = _signals_of(book, site, kinds)
+    return kept[key]
+
+
+def _signals_of(book: Book, site: SiteConfig, kinds: Sequence[str]) -> dict[str, Signal | None]:
     named = {kind: getattr(site, kind) for kind in kinds}
     imported = {n for n in named.values() if isinstance(n, str) and not n.startswith(AVERAGE)}
     infos = book.state.signal_infos() if imported else {}

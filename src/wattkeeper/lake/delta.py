@@ -59,6 +59,7 @@ class Table:
     spec: TableSpec
     by_day: bool = True
     _delta: DeltaTable | None = None
+    _listed: tuple[int, list[DataFile]] | None = None
     _adds: list[AddAction] = field(default_factory=list)
     _removes: list[RemoveAction] = field(default_factory=list)
 
@@ -89,7 +90,14 @@ class Table:
 
     def files(self) -> list[DataFile]:
         """Return the files of the newest version."""
-        actions = pa.table(self._newest().get_add_actions(flatten=True))
+        if self._listed is None or self._listed[0] != self.version():
+            newest = self._newest()
+            self._listed = (int(newest.version()), self._list(newest))
+        return self._listed[1]
+
+    @staticmethod
+    def _list(newest: DeltaTable) -> list[DataFile]:
+        actions = pa.table(newest.get_add_actions(flatten=True))
         blank = [""] * actions.num_rows
         names = actions.column_names
         sites = actions["partition.site"].to_pylist() if "partition.site" in names else blank
@@ -139,10 +147,18 @@ class Table:
             table.create_write_transaction(
                 [*self._removes, *self._adds], "append", table.schema(), partition_by=self._parts
             )
+            self._keep_listed()
             self._adds, self._removes = [], []
             if self.version() % CHECKPOINT == 0:
                 self._newest().create_checkpoint()
         return self.version()
+
+    def _keep_listed(self) -> None:
+        """Bring the list of files up to a commit just made, where nobody else has committed since it was read."""
+        if self._listed is not None and self.version() == self._listed[0] + 1:
+            gone = {r.path for r in self._removes}
+            kept = [f for f in self._listed[1] if f.path not in gone]
+            self._listed = (self.version(), kept + [_data_file(a) for a in self._adds])
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the rows of a version, the newest by default, partition columns included."""
@@ -154,6 +170,12 @@ class Table:
         while (self.root / "_delta_log" / f"{version + 1:020}.json").exists():
             version += 1
         return version
+
+
+def _data_file(added: AddAction) -> DataFile:
+    parts = added.partition_values
+    rows = json.loads(added.stats)["numRecords"]
+    return DataFile(added.path, parts.get("site") or "", parts.get("day") or "", rows, added.size)
 
 
 def _is_text(kind: Any) -> bool:
