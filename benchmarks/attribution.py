@@ -234,11 +234,11 @@ def new_day(bars: Bars, size: Size, month_s: float, limit: float) -> None:
 
 
 def query(bars: Bars, size: Size, book: Book, run_s: float) -> None:
-    """Time a month's account totals and jobs from the ledger."""
+    """Time a month's account totals and jobs."""
     spent = []
     for _ in range(5):
         begin = time.perf_counter()
-        lines = book.postings.scan()
+        lines = book.job_days.scan()
         pl.collect_all(
             [
                 lines.group_by("account").agg(pl.col("energy_mj", "carbon_g", "cost").sum()),

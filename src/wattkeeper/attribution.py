@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from wattkeeper.config import SiteConfig
@@ -21,13 +22,13 @@ from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day
 from wattkeeper.core.units import PPM
 from wattkeeper.lake.book import Book
-from wattkeeper.lake.delta import DataFile, Table
+from wattkeeper.lake.delta import DataFile
 from wattkeeper.lake.readings import PIECES, DayFile, DayIndex, PieceIndex
 from wattkeeper.ledger import kernel
 from wattkeeper.ledger.close import Flow, close, unit_flows
 from wattkeeper.ledger.day import Edges, Frame, Lines, Window, attribute_units, digests, frame
 from wattkeeper.ledger.layout import UPPER_KINDS, Layout, allocation_arrays, lay_out
-from wattkeeper.ledger.tables import VALUED, to_tables
+from wattkeeper.ledger.tables import VALUED, job_days_of, to_tables
 from wattkeeper.valuing import signals_of
 
 Int64s = NDArray[np.int64]
@@ -140,16 +141,11 @@ class SiteRun:
                     units |= {(going.piece[0], u) for u in going.todo}
             for write in self.writes:
                 write.result()
-            for committed in [pool.submit(table.commit) for table in self.ledger.values()]:
+            for committed in [pool.submit(table.commit) for table in self.book.ledger.values()]:
                 committed.result()
         self.done.days += len(days)
         self.done.units += len(units)
         self.book.state.settle(self.site.id, made, self.stale)
-
-    @property
-    def ledger(self) -> dict[str, Table]:
-        """The tables that are written."""
-        return {"postings": self.book.postings, "meter_hours": self.book.meter_hours, "findings": self.book.findings}
 
     # which days
 
@@ -328,7 +324,7 @@ class SiteRun:
             for some in _dealt(tasks, 2 * workers):
                 going.parts.append(pool.submit(self._work, window, some, rows_n, row0, file))
             if len(going.todo) < len(self.layout.units):
-                files = {name: self._written.get((name, piece), []) for name in self.ledger}
+                files = {name: self._written.get((name, piece), []) for name in self.book.ledger}
                 going.old = pool.submit(self._old, files, [self.layout.units[u] for u in going.todo])
         return going
 
@@ -398,21 +394,30 @@ class SiteRun:
         frames = to_tables(
             Lines.joined([*below, closing]), window, going.held.jobs, [s is not None for s in self.signals]
         )
-        for name, table in self.ledger.items():
+        if old is not None:
+            frames = self._beside(old, frames)
+        for name, table in self.book.ledger.items():
             table.drop(self._written.get((name, going.piece), []))
-            rows = frames[name]
-            if old is not None:
-                fresh = pl.DataFrame(rows).cast(dict(old[name].schema))  # type: ignore[arg-type]
-                rows = pl.concat([old[name], fresh.select(old[name].columns)]).to_arrow()
-            if rows.num_rows:
-                self.writes.append(pool.submit(table.write, rows, (self.site.id, day), PIECE_FILES[at]))
+            if frames[name].num_rows:
+                self.writes.append(pool.submit(table.write, frames[name], (self.site.id, day), PIECE_FILES[at]))
         self.done.postings += frames["postings"].num_rows
+
+    def _beside(self, old: dict[str, pl.DataFrame], fresh: dict[str, pa.Table]) -> dict[str, pa.Table]:
+        """Return a piece's tables from lines that stay and fresh ones, in the order that making all anew gives."""
+        rank = {u: len(self.layout.units) if i in self._upper else i for i, u in enumerate(self.layout.units)}
+        whole = {}
+        for name, kept in old.items():
+            new = pl.DataFrame(fresh[name]).cast(dict(kept.schema))  # type: ignore[arg-type]
+            rows = pl.concat([kept, new.select(kept.columns)])
+            place = rows["unit"].replace_strict(rank, return_dtype=pl.Int64).to_numpy()
+            whole[name] = rows[np.argsort(place, kind="stable")]
+        return {**{name: rows.to_arrow() for name, rows in whole.items()}, "job_days": job_days_of(whole["postings"])}
 
     @cached_property
     def _written(self) -> dict[tuple[str, Piece], list[DataFile]]:
         """The site's files in the ledger's tables, by table and piece."""
         found: dict[tuple[str, Piece], list[DataFile]] = {}
-        for name, table in self.ledger.items():
+        for name, table in self.book.ledger.items():
             for file in table.files():
                 if file.site == self.site.id:
                     at = PIECE_FILES.index(file.name[: len(PIECE_FILES[0])])
@@ -422,7 +427,9 @@ class SiteRun:
     def _old(self, written: dict[str, list[DataFile]], todo: Sequence[str]) -> dict[str, pl.DataFrame]:
         """Return a piece's lines of the units that stay as they are, by table, from the files it was written to."""
         kept = {}
-        for name, table in self.ledger.items():
+        for name, table in self.book.ledger.items():
+            if "unit" not in table.spec.schema:
+                continue
             files = [table.root / f.path for f in written[name]]
             columns = [c for c in table.spec.schema.names() if c not in {"site", "day"}]
             rows = (

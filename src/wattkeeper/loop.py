@@ -48,8 +48,7 @@ def attribute(book: Book, *, everything: bool = False, workers: int = 2, progres
     for site in book.site_file.site:
         run = SiteRun(book, site, done)
         run.attribute(everything, workers, progress)
-    tables = {"postings": book.postings, "meter_hours": book.meter_hours, "findings": book.findings}
-    book.state.remember(ledger=json.dumps({name: table.commit() for name, table in tables.items()}))
+    book.state.remember(ledger=json.dumps({name: table.version() for name, table in book.ledger.items()}))
     return done
 
 

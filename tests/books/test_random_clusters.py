@@ -32,8 +32,7 @@ def booked(cluster: Cluster, root: str) -> Book:
 
 def ledger(book: Book) -> list[pl.DataFrame]:
     """Return everything attribution made, in a fixed order."""
-    tables = (book.postings, book.meter_hours, book.findings)
-    return [t.scan().collect().select(t.spec.schema.names()).sort(pl.all()) for t in tables]
+    return [t.scan().collect().select(t.spec.schema.names()).sort(pl.all()) for t in book.ledger.values()]
 
 
 @SLOW
@@ -41,9 +40,16 @@ def ledger(book: Book) -> list[pl.DataFrame]:
 def test_every_asset_and_hour_balances_to_zero(cluster):
     """Whatever is measured, missing, shared or reset: postings in an asset add up to its meter, to 0 mJ."""
     with tempfile.TemporaryDirectory() as root:
-        balance = loop.check(booked(cluster, root))
+        book = booked(cluster, root)
+        balance = loop.check(book)
 
         assert balance.largest_mj == 0, balance.broken
+        keys, amounts = ["day", "account", "job_id"], ["energy_mj", "imputed_mj", "held_ms", "busy_ms", "known_ms"]
+        by_day = [
+            t.scan().group_by(keys).agg(pl.col(amounts).sum()).sort(keys).collect()
+            for t in (book.postings, book.job_days)
+        ]
+        assert by_day[0].equals(by_day[1])
 
 
 @SLOW

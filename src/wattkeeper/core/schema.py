@@ -131,6 +131,14 @@ POSTINGS = TableSpec(
     ),
 )
 
+_KEYS = frozenset({"hour_ms", "start_ms", "unit", "asset"})
+
+JOB_DAYS = TableSpec(
+    "job_days",
+    "what one job, or all that no job holds, has on one account in a piece of a day: sums of postings",
+    tuple(c for c in POSTINGS.columns if c.name not in _KEYS),
+)
+
 METER_HOURS = TableSpec(
     "meter_hours",
     "what one meter measured in one hour, whoever it is charged to",
@@ -171,4 +179,4 @@ FINDINGS = TableSpec(
     ),
 )
 
-TABLES: tuple[TableSpec, ...] = (READINGS, JOBS, ALLOCATIONS, SIGNALS, POSTINGS, METER_HOURS, FINDINGS)
+TABLES: tuple[TableSpec, ...] = (READINGS, JOBS, ALLOCATIONS, SIGNALS, POSTINGS, JOB_DAYS, METER_HOURS, FINDINGS)

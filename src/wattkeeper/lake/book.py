@@ -17,7 +17,7 @@ from wattkeeper.core.assets import AssetTree, Meter
 from wattkeeper.core.clock import day_of, day_start_ms, next_day
 from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
-from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOBS, METER_HOURS, POSTINGS, SIGNALS
+from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
 from wattkeeper.lake.delta import Partition, Table
 from wattkeeper.lake.readings import ReadingsStore
 from wattkeeper.lake.state import State
@@ -46,6 +46,7 @@ class Book:
         self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False)
         self.signals_table = Table(root / "signals", SIGNALS, by_day=False)
         self.postings = Table(root / "postings", POSTINGS)
+        self.job_days = Table(root / "job_days", JOB_DAYS)
         self.meter_hours = Table(root / "meter_hours", METER_HOURS)
         self.findings = Table(root / "findings", FINDINGS)
 
@@ -59,7 +60,7 @@ class Book:
         (root / "site.toml").write_text(site_file, "utf-8")
         State(root / "state.sqlite").remember(format=FORMAT)
         book = cls(root)
-        for table in (book.readings.table, *book.plain_tables, book.postings, book.meter_hours, book.findings):
+        for table in (book.readings.table, *book.plain_tables, *book.ledger.values()):
             table.create()
         return book
 
@@ -67,6 +68,11 @@ class Book:
     def plain_tables(self) -> tuple[Table, Table, Table]:
         """The tables that are not parted by day."""
         return self.jobs_table, self.allocations_table, self.signals_table
+
+    @property
+    def ledger(self) -> dict[str, Table]:
+        """The tables that attribution writes, by name."""
+        return {t.spec.name: t for t in (self.postings, self.job_days, self.meter_hours, self.findings)}
 
     @cached_property
     def site_file(self) -> config.SiteFile:

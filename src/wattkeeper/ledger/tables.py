@@ -15,16 +15,27 @@ from wattkeeper.ledger import kernel
 from wattkeeper.ledger.day import Lines, Window
 
 Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 ACCOUNTS = ("job", "held_idle", "idle", "overhead", "unaccounted")
 _ACCOUNTS, _EVENTS = pa.array(ACCOUNTS), pa.array(counter.EVENT_NAMES)
+
+_AMOUNTS = {
+    "energy_mj": kernel.ENERGY,
+    "imputed_mj": kernel.IMPUTED,
+    "bridged_mj": kernel.BRIDGED,
+    "estimated_mj": kernel.ESTIMATED,
+    "held_ms": kernel.HELD_MS,
+    "covered_ms": kernel.COVERED_MS,
+}
+"""Columns of a posting that hold an amount as the kernel has it."""
 
 VALUED = ("carbon_g", "cost", "water_l")
 """Columns of a posting that signals fill, in the order of the kernel's grid."""
 
 
 def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bool]) -> dict[str, pa.Table]:
-    """Return postings, meter_hours and findings, without the columns that their partition carries.
+    """Return postings, job_days, meter_hours and findings, without the columns that their partition carries.
 
     jobs: ids by code. valued: for each of VALUED, whether the lines have it.
     """
@@ -32,7 +43,7 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
     units, assets, meters = layout.names
     hour_ms = window.frame.hour_ms
     keys, amounts = lines.keys.T, lines.amounts.T
-    known_ms = amounts[kernel.KNOWN_MS]
+    known_ms, busy_ms = amounts[kernel.KNOWN_MS], amounts[kernel.BUSY] // PPM
     postings = {
         "hour_ms": hour_ms[keys[2]],
         "start_ms": keys[5],
@@ -40,19 +51,14 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
         "asset": _coded(keys[1], assets),
         "account": _coded(keys[3], _ACCOUNTS),
         "job_id": _jobs(keys[4], jobs),
-        "energy_mj": amounts[kernel.ENERGY],
-        "imputed_mj": amounts[kernel.IMPUTED],
-        "bridged_mj": amounts[kernel.BRIDGED],
-        "estimated_mj": amounts[kernel.ESTIMATED],
-        "held_ms": amounts[kernel.HELD_MS],
-        "covered_ms": amounts[kernel.COVERED_MS],
-        "busy_ms": pa.array(amounts[kernel.BUSY] // PPM, mask=known_ms == 0),
+        **{c: amounts[at] for c, at in _AMOUNTS.items()},
+        "busy_ms": pa.array(busy_ms, mask=known_ms == 0),
         "known_ms": known_ms,
     }
-    at = 0
-    for name, here in zip(VALUED, valued, strict=True):
-        postings[name] = lines.valued[:, at] if here else pa.nulls(len(lines.keys), pa.float64())
-        at += here
+    columns = iter(lines.valued.T)
+    worth = {name: next(columns) if here else None for name, here in zip(VALUED, valued, strict=True)}
+    for name, value in worth.items():
+        postings[name] = pa.nulls(len(lines.keys), pa.float64()) if value is None else value
     hours, events = lines.hours.T, lines.events.T
     meter_hours = {
         "hour_ms": hour_ms[hours[1]],
@@ -75,8 +81,46 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
         "end_ms": events[3],
         "energy_mj": events[4],
     }
+    held = {c: amounts[at] for c, at in _AMOUNTS.items()}
+    days = _job_days(keys[3], keys[4], jobs, {**held, "busy_ms": busy_ms, "known_ms": known_ms}, worth)
     tables = {"postings": postings, "meter_hours": meter_hours, "findings": findings}
-    return {name: pa.table(columns) for name, columns in tables.items()}
+    return {**{name: pa.table(columns) for name, columns in tables.items()}, "job_days": days}
+
+
+def job_days_of(postings: pl.DataFrame) -> pa.Table:
+    """Return job_days of all postings of a piece; equal postings in equal order give equal sums, to the last bit."""
+    ids = postings["job_id"].cast(pl.String).drop_nulls().unique().sort()
+    account = postings["account"].cast(pl.String).cast(pl.Enum(ACCOUNTS)).to_physical().cast(pl.Int64).to_numpy()
+    job = postings["job_id"].cast(pl.String).cast(pl.Enum(ids)).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    amounts = {c: postings[c].fill_null(0).to_numpy() for c in (*_AMOUNTS, "busy_ms", "known_ms")}
+    worth = {c: postings[c].to_numpy() if postings[c].null_count() < postings.height else None for c in VALUED}
+    return _job_days(account, job, ids, amounts, worth)
+
+
+def _job_days(
+    account: Int64s, job: Int64s, jobs: pl.Series, amounts: dict[str, Int64s], worth: dict[str, Floats | None]
+) -> pa.Table:
+    """Return sums by account and job. account, job: (p,) codes, −1 for no job; jobs: ids by code."""
+    occurs = np.zeros(len(jobs) + 1, bool)  # the last one stands for −1
+    occurs[job] = True
+    place = np.cumsum(occurs) - 1
+    key = place[job] * len(ACCOUNTS) + account
+    used = np.flatnonzero(np.bincount(key))
+    # sums of whole numbers stay exact in a float: they lie far below 2^53 (2.5 GWh in mJ; 285 000 device-years in ms)
+    sums = {c: np.bincount(key, v)[used].astype(np.int64) for c, v in amounts.items()}
+    values = {c: None if v is None else np.bincount(key, v)[used] for c, v in worth.items()}
+    job_of_place = np.flatnonzero(occurs)
+    who = job_of_place[used // len(ACCOUNTS)]
+    columns = {
+        "account": _coded(used % len(ACCOUNTS), _ACCOUNTS),
+        "job_id": _jobs(np.where(who == len(jobs), -1, who), jobs),
+        **{c: sums[c] for c in _AMOUNTS},
+        "busy_ms": pa.array(sums["busy_ms"], mask=sums["known_ms"] == 0),
+        "known_ms": sums["known_ms"],
+    }
+    for name, value in values.items():
+        columns[name] = pa.nulls(len(used), pa.float64()) if value is None else value
+    return pa.table(columns)
 
 
 def _coded(codes: Int64s, names: pa.Array) -> pa.Array:
