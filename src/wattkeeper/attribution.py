@@ -38,7 +38,7 @@ Piece = tuple[str, int]
 DAYS_AT_ONCE = 5
 """Days whose allocations are held in memory together."""
 
-AHEAD = 4
+AHEAD = 3
 """Pieces whose readings are being worked on while one is written."""
 
 PIECE_FILES = ("head-", "tail-")

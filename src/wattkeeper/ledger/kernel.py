@@ -550,7 +550,18 @@ def _even_out(u: int, asset: int, rest: Int64s, valued: Floats, steps: Steps, ou
             positive += max(rest[k1], 0)
             k1 += 1
         if total < 0:
-            line = _line(u, asset, steps.slot[k0], UNACCOUNTED, -1, steps.part_ms[k0], out)
+            line = _line(
+                u,
+                asset,
+                steps.slot[k0],
+                UNACCOUNTED,
+                -1,
+                steps.part_ms[k0],
+                out.keys,
+                out.amounts,
+                out.valued,
+                out.used,
+            )
             if line < 0:
                 return False
             out.amounts[line, ENERGY] = total
@@ -581,9 +592,11 @@ def _bound_quality(rest: Int64s, quality: Int64s) -> None:
 
 
 @njit
-def _line(u: int, asset: int, slot: int, account: int, job: int, start_ms: int, out: Out) -> int:
-    """Open a posting and return its line; −1 where there is no room."""
-    keys, amounts, valued, used = out.keys, out.amounts, out.valued, out.used
+def _line(
+    u: int, asset: int, slot: int, account: int, job: int, start_ms: int, keys: Int64s, amounts: Int64s, valued: Floats,
+    used: Int64s,
+) -> int:  # fmt: skip
+    """Open a posting and return its line; −1 where there is no room. The last four are those of Out."""
     line = used[0]
     if line >= len(keys):
         return -1
@@ -623,8 +636,9 @@ def _post_asset(
     role, idle_w = assets.role[asset], assets.idle_w[asset]
     own = busy[:, asset - first_asset]
     at_ms, slot, parts_ms = steps.at_ms, steps.slot, steps.part_ms
-    job, estimated, activity = holders.job, holders.estimated, holders.activity
-    booked, worth = out.amounts, out.valued
+    job, estimated, activity, share_ppm = holders.job, holders.estimated, holders.activity, holders.share_ppm
+    start_ms, end_ms = holders.start_ms, holders.end_ms
+    keys, booked, worth, used = out.keys, out.amounts, out.valued, out.used
     alone = ABOVE if role == UPPER else OVERHEAD if role == OVERHEAD_ROLE else IDLE
     n_holders = len(job)
     lines = np.full((n_holders, 2), -1, np.int64)  # open posting of each holder: working, idle
@@ -637,14 +651,31 @@ def _post_asset(
     for k in range(len(rest)):
         left, right = at_ms[k], at_ms[k + 1]
         if left >= turn_ms:
-            n_active, arrived, turn_ms = _turn(holders, active, n_active, arrived, left)
-            takes_all = n_active == 1 and (_weigh(holders, active, 1, weight, busy, first_asset, k, role) == weight[0])
+            # let go who ended by now, take in who has started, and note when the next one comes or goes
+            kept, turn_ms = 0, _NEVER_MS
+            for i in range(n_active):
+                if end_ms[active[i]] > left:
+                    active[kept] = active[i]
+                    turn_ms = min(turn_ms, end_ms[active[i]])
+                    kept += 1
+            while arrived < n_holders and start_ms[arrived] <= left:
+                if end_ms[arrived] > left:
+                    active[kept] = arrived
+                    turn_ms = min(turn_ms, end_ms[arrived])
+                    kept += 1
+                arrived += 1
+            if arrived < n_holders:
+                turn_ms = min(turn_ms, start_ms[arrived])
+            n_active = kept
+            in_part = n_active == 1 and (role == SHARED or estimated[active[0]] != 0)
+            takes_all = n_active == 1 and (not in_part or share_ppm[active[0]] >= PPM)
         here = present[k] > 0
         if not here and (n_active == 0 or role != HELD):
             continue
         if k == 0 or parts_ms[k] != part_ms:
             part_ms = parts_ms[k]
-            lines[:, :] = -1
+            for i in range(n_holders):
+                lines[i, 0] = lines[i, 1] = -1
             lone_line = -1
         whole_step[ENERGY], whole_step[IMPUTED], whole_step[BRIDGED] = rest[k], quality[0, k], quality[1, k]
         whole_step[HELD_MS], whole_step[COVERED_MS] = right - left, quality[2, k]
@@ -653,11 +684,13 @@ def _post_asset(
         if n_active == 0 or takes_all:
             line, account, who = lone_line, alone, -1
             if takes_all:
-                idle = _idles(idle_here, activity[active[0]] - first_asset, busy, k, idle_ppm)
+                idle = 1 if idle_here else 0
+                if activity[active[0]] >= 0:
+                    idle = _idles(idle_here, activity[active[0]] - first_asset, busy, k, idle_ppm)
                 line, account, who = lines[active[0], idle], HELD_IDLE if idle else JOB, job[active[0]]
                 whole_step[ESTIMATED] = rest[k] if estimated[active[0]] else 0
             if line < 0:
-                line = _line(u, asset, slot[k], account, who, part_ms, out)
+                line = _line(u, asset, slot[k], account, who, part_ms, keys, booked, worth, used)
                 if line < 0:
                     return False
                 if takes_all:
@@ -691,11 +724,11 @@ def _post_asset(
                 line = lines[holder, idle]
                 if line < 0:
                     account = HELD_IDLE if idle else JOB
-                    line = _line(u, asset, slot[k], account, job[holder], part_ms, out)
+                    line = _line(u, asset, slot[k], account, job[holder], part_ms, keys, booked, worth, used)
                     lines[holder, idle] = line
             else:
                 if lone_line < 0:
-                    lone_line = _line(u, asset, slot[k], alone, -1, part_ms, out)
+                    lone_line = _line(u, asset, slot[k], alone, -1, part_ms, keys, booked, worth, used)
                 line = lone_line
             if line < 0:
                 return False
@@ -705,30 +738,6 @@ def _post_asset(
                 for s in range(len(valued)):
                     worth[line, s] += valued[s, k] * (amounts[ENERGY] / rest[k])
     return True
-
-
-@njit
-def _turn(holders: Allocations, active: Int64s, n_active: int, arrived: int, now_ms: int) -> tuple[int, int, int]:
-    """Let go who ended by now and take in who has started.
-
-    Return how many are active, how many have arrived, and when the next one comes or goes.
-    """
-    start_ms, end_ms = holders.start_ms, holders.end_ms
-    kept, next_ms = 0, _NEVER_MS
-    for i in range(n_active):
-        if end_ms[active[i]] > now_ms:
-            active[kept] = active[i]
-            next_ms = min(next_ms, end_ms[active[i]])
-            kept += 1
-    while arrived < len(start_ms) and start_ms[arrived] <= now_ms:
-        if end_ms[arrived] > now_ms:
-            active[kept] = arrived
-            next_ms = min(next_ms, end_ms[arrived])
-            kept += 1
-        arrived += 1
-    if arrived < len(start_ms):
-        next_ms = min(next_ms, start_ms[arrived])
-    return kept, arrived, next_ms
 
 
 @njit

@@ -107,7 +107,8 @@ def _job_days(
     key = place[job] * len(ACCOUNTS) + account
     used = np.flatnonzero(np.bincount(key))
     # sums of whole numbers stay exact in a float: they lie far below 2^53 (2.5 GWh in mJ; 285 000 device-years in ms)
-    sums = {c: np.bincount(key, v)[used].astype(np.int64) for c, v in amounts.items()}
+    none = np.zeros(len(used), np.int64)
+    sums = {c: np.bincount(key, v)[used].astype(np.int64) if v.any() else none for c, v in amounts.items()}
     values = {c: None if v is None else np.bincount(key, v)[used] for c, v in worth.items()}
     job_of_place = np.flatnonzero(occurs)
     who = job_of_place[used // len(ACCOUNTS)]
