@@ -16,6 +16,7 @@ from wattkeeper.core.roles import Intake
 from wattkeeper.core.schema import JOBS
 from wattkeeper.report.html import to_html
 from wattkeeper.report.statement import Statement
+from wattkeeper.report.tables import to_json
 from wattkeeper.report.terminal import render
 from wattkeeper.report.words import carbon, energy, grouped, percent
 
@@ -40,6 +41,39 @@ def test_totals_and_their_uncertainty(statement):
     assert statement.residual_mj == 0
     assert statement.uncertainty_mj / 3_600_000 == pytest.approx(((400 * 0.05) ** 2 / 3 + (600 * 0.05) ** 2 / 3) ** 0.5)
     assert statement.total("carbon_g") == pytest.approx(300.0)
+
+
+def test_a_rack_with_its_energy_by_account(tmp_path):
+    """n1 (600 W, held) and n2 (400 W, free) in r1, n3 (300 W, free) outside: r1 has 0.6 + 0.4 kWh, no rack 0.3."""
+    rack = '[[asset]]\nid = "r1"\nkind = "rack"\nparent = "a"\n'
+    nodes = "".join(f'[[nodes]]\nnames = "{n}"\nparent = "{p}"\n' for n, p in (("n1", "r1"), ("n2", "r1"), ("n3", "a")))
+    made = book(tmp_path, "name = 'Test'\n" + SITE + rack + nodes,
+                [power("n1", 600), power("n2", 400), power("n3", 300)], [held("j1", "n1")])  # fmt: skip
+    cut = loop.statement(made, by="rack")
+    parts = ("rack", "energy_mj", "job_mj", "idle_mj", "held_idle_mj", "overhead_mj", "unaccounted_mj")
+    rows = cut.rows.select(parts).rows()
+
+    assert rows == [("r1", 3_600_000_000, 2_160_000_000, 1_440_000_000, 0, 0, 0),
+                    (None, 1_080_000_000, 0, 1_080_000_000, 0, 0, 0)]  # fmt: skip
+    assert sum(cut.rows["energy_mj"]) == cut.meter_mj
+    out = Console(width=80, file=io.StringIO())
+    out.print(render(cut))
+    assert "in no rack" in out.file.getvalue()
+    assert "in no rack" in to_html(cut)
+
+
+def test_a_level_that_the_site_lacks_says_so(statement, tmp_path):
+    """Without a hall there are no rows, and one line says why on each face."""
+    made = book(tmp_path / "b", "name = 'Test'\n" + SITE + node("n1", 1), [power("n1", 1000)], [])
+    cut = loop.statement(made, by="hall")
+    said = "No hall is declared in the site file, so nothing can be told by hall."
+    out = Console(width=80, file=io.StringIO())
+    out.print(render(cut))
+
+    assert cut.rows.height == 0
+    assert said in out.file.getvalue()
+    assert said in to_html(cut)
+    assert to_json(cut)["note"] == said
 
 
 def test_a_broken_balance_is_loud(statement):

@@ -12,7 +12,9 @@ from wattkeeper.cli import common
 def statement(
     book: Path = common.BOOK,
     period: str | None = typer.Option(None, "--period", "-p", help="2026, 2026-10, 2026-W41, 2026-10-07 or A..B."),
-    by: str = typer.Option("job", "--by", help="Cut by job, user, project, node, account, hour, day or site."),
+    by: str = typer.Option(
+        "job", "--by", help="Cut by job, user, project, node, rack, hall, site, account, hour or day."
+    ),
     most: int = typer.Option(15, help="Rows of the breakdown that the terminal shows."),
     json: bool = common.JSON,
     csv: bool = typer.Option(False, "--csv", help="Print the breakdown as CSV."),
@@ -37,6 +39,8 @@ def statement(
         from wattkeeper.report.tables import to_csv
 
         typer.echo(to_csv(made), nl=False)
+        if made.note:
+            typer.echo(made.note, err=True)
     elif html is None:
         from wattkeeper.report.terminal import render
 

@@ -75,7 +75,7 @@ def _over_time(hours: pl.DataFrame, column: str, title: str) -> dict[str, Any]:
                 axis=alt.Axis(format="%a %b %d", tickCount="day"),
             ),
             y=alt.Y(f"{column}:Q", title=title, stack="zero"),
-            color=alt.Color("account:N", title=None, scale=_scale(alt), legend=alt.Legend(orient="top")),
+            color=alt.Color("account:N", title=None, scale=_scale(alt), legend=alt.Legend(orient="top", columns=3)),
             order=alt.Order("order:Q"),
             tooltip=[
                 alt.Tooltip("time:T", format="%Y-%m-%d %H:%M"),

@@ -12,7 +12,7 @@ from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.report.figures import COLOURS, figures
-from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
+from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
 from wattkeeper.report.words import amount, carbon, clock, energy, grouped, percent
 
 MOST_ROWS = 200
@@ -151,19 +151,25 @@ def _accounts(statement: Statement) -> str:
 
 
 def _rows(statement: Statement) -> str:
-    """Return the breakdown."""
+    """Return the breakdown; by node, rack, hall or site with its energy by account."""
+    if statement.note:
+        return f"<h2>By {escape(statement.by)}</h2><p>{escape(statement.note)}</p>"
+    accounts = ACCOUNTS if statement.by in LEVELS else ()
     keys = {"job": ["job_id", "name", "user", "project", "state"], "node": ["unit"], "hour": ["hour_ms"]}.get(
         statement.by, [statement.by]
     )
     heads = [escape(k.replace("_ms", "").replace("_", " ")) for k in keys]
-    heads += ["kWh", "CO2e", escape(statement.sites[0].currency), "Covered"]
+    heads += ["kWh", *(_dot(a) + NAMES[a] for a in accounts)]
+    heads += ["CO2e", escape(statement.sites[0].currency), "Covered"]
     zone = statement.sites[0].timezone
     rows = []
     for row in statement.rows.head(MOST_ROWS).iter_rows(named=True):
+        none = f"in no {statement.by}" if accounts else "–"
         words = [
-            clock(row[k], zone) if k == "hour_ms" else escape(str(row[k] if row[k] is not None else "–")) for k in keys
+            clock(row[k], zone) if k == "hour_ms" else escape(str(row[k] if row[k] is not None else none)) for k in keys
         ]
-        rows.append([*words, *_numbers(row)])
+        total, *rest = _numbers(row)
+        rows.append([*words, total, *(grouped(row[f"{a}_mj"] / MJ_PER_KWH, 3) for a in accounts), *rest])
     more = statement.rows.height - MOST_ROWS
     note = f'<p class="soft">… and {more:,} more in the CSV and JSON.</p>' if more > 0 else ""
     return f"<h2>By {escape(statement.by)}</h2>" + _table(heads, rows, len(keys)) + note

@@ -21,7 +21,9 @@ from wattkeeper.report.words import grouped
 
 ACCOUNTS = ("job", "held_idle", "idle", "overhead", "unaccounted")
 NAMES = dict(zip(ACCOUNTS, ("jobs", "held idle", "idle", "overhead", "unaccounted"), strict=True))
-BY = ("job", "user", "project", "node", "account", "hour", "day", "site")
+LEVELS = ("node", "rack", "hall", "site")
+"""Cuts by place; each of their rows also has its energy by account, `ACCOUNT_mj`."""
+BY = ("job", "user", "project", *LEVELS, "account", "hour", "day")
 
 _SUMS = (
     "energy_mj", "imputed_mj", "bridged_mj", "estimated_mj", "held_ms", "covered_ms", "busy_ms", "known_ms",
@@ -46,7 +48,8 @@ class Statement:
 
     accounts: one row per account; rows: one per whatever `by` says; both have the sums of postings, `coverage` and
     `uncertainty_mj`. meter_mj: what the meters of the sites measured (or a PUE made of it). hours: energy by account
-    and hour. failed, consumers, findings: small tables.
+    and hour. failed, consumers, findings: small tables. note: why there are no rows, "" where there are.
+    Rows by rack or hall have null for energy that stands in none.
     """
 
     title: str
@@ -69,6 +72,7 @@ class Statement:
     embodied_g: dict[str, float] = field(default_factory=dict)
     signals: tuple[SignalInfo, ...] = ()
     versions: dict[str, int] = field(default_factory=dict)
+    note: str = ""
 
     @property
     def residual_mj(self) -> int:
@@ -165,7 +169,15 @@ def build(sources: Sources, meter_mj: int, period: Period, by: str = "job", titl
         embodied_g=sources.embodied_g,
         signals=tuple(sources.signals),
         versions=sources.versions,
+        note=_no_level(sources.tree, by),
     )
+
+
+def _no_level(tree: AssetTree, by: str) -> str:
+    """Return the sentence that there is nothing of a level; "" where there is, or where `by` is no level of its own."""
+    if by not in {"rack", "hall"} or any(a.kind == by for a in tree.assets.values()):
+        return ""
+    return f"No {by} is declared in the site file, so nothing can be told by {by}."
 
 
 def _sum(postings: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
@@ -233,9 +245,33 @@ def _cut(sources: Sources, by: str) -> pl.LazyFrame:
         facts = jobs.select("job_id", "name", "user", "project", "state", "start_ms", "end_ms", "gpus")
         sums = _sum(held, ["job_id"]).with_columns(_coverage())
         return sums.join(facts, on="job_id", how="left").sort("energy_mj", "job_id", descending=[True, False])
-    key = {"node": "unit", "account": "account", "hour": "hour_ms", "day": "day", "site": "site"}[by]
+    if by in LEVELS:
+        return _by_level(postings, sources.tree, by)
+    key = {"account": "account", "hour": "hour_ms", "day": "day"}[by]
     sums = _sum(postings, [key]).with_columns(_coverage())
     return sums.sort(key) if by in {"hour", "day"} else sums.sort("energy_mj", descending=True)
+
+
+def _by_level(postings: pl.LazyFrame, tree: AssetTree, level: str) -> pl.LazyFrame:
+    """Return the postings summed by node (column `unit`), rack, hall or site, largest first, with energy by account."""
+    key = "unit" if level == "node" else level
+    if level in {"rack", "hall"}:
+        if _no_level(tree, level):
+            postings = postings.filter(pl.lit(value=False))
+        place = pl.col("asset").replace_strict(_places(tree, level), default=None, return_dtype=pl.String)
+        postings = postings.with_columns(place.alias(level))
+    by_account = postings.group_by(key).agg(
+        pl.col("energy_mj").filter(pl.col("account") == a).sum().alias(f"{a}_mj") for a in ACCOUNTS
+    )
+    sums = _sum(postings, [key]).with_columns(_coverage()).join(by_account, on=key, nulls_equal=True)
+    return sums.sort("energy_mj", key, descending=[True, False])
+
+
+def _places(tree: AssetTree, kind: str) -> dict[str, str | None]:
+    """Return for each asset the nearest of a kind that it is or stands in; None where there is none."""
+    return {
+        asset: next((a for a in (asset, *tree.ancestors(asset)) if tree[a].kind == kind), None) for asset in tree.assets
+    }
 
 
 def _failed(jobs: pl.DataFrame) -> pl.DataFrame:

@@ -29,6 +29,7 @@ def to_json(statement: Statement) -> dict[str, Any]:
         },
         "accounts": [_readable(r) for r in statement.accounts.iter_rows(named=True)],
         "by": statement.by,
+        "note": statement.note,
         "rows": [_readable(r) for r in statement.rows.iter_rows(named=True)],
         "failed": [_readable(r) for r in statement.failed.iter_rows(named=True)],
         "consumers": [_readable(r) for r in statement.consumers.iter_rows(named=True)],

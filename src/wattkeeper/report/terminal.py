@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wattkeeper.core.units import MJ_PER_KWH
-from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
+from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
 from wattkeeper.report.words import amount, carbon, clock, energy, grouped, percent
 
 STYLES = {"job": "green", "held_idle": "yellow", "idle": "blue", "overhead": "magenta", "unaccounted": "red"}
@@ -109,6 +109,10 @@ def _bars(statement: Statement, width: int = 60) -> list[RenderableType]:
 
 def _breakdown(statement: Statement, most: int) -> RenderableType:
     rows = statement.rows
+    if statement.note:
+        return Text(statement.note)
+    if statement.by in LEVELS:
+        return _levels(statement, most)
     table = Table(box=None, pad_edge=False, header_style="bold")
     keys = {"job": ("job_id", "user", "state"), "node": ("unit",), "hour": ("hour_ms",)}.get(
         statement.by, (statement.by,)
@@ -122,9 +126,31 @@ def _breakdown(statement: Statement, most: int) -> RenderableType:
     for row in rows.head(most).iter_rows(named=True):
         table.add_row(*(_key(row, k, statement) for k in keys), grouped(row["energy_mj"] / MJ_PER_KWH, 3),
                       carbon(row["carbon_g"]), amount(row["cost"]), percent(row["coverage"]))  # fmt: skip
-    if rows.height <= most:
+    return _with_more(table, rows.height - most)
+
+
+def _with_more(table: Table, more: int) -> RenderableType:
+    if more <= 0:
         return table
-    return Group(table, Text(f"… and {rows.height - most:,} more; --csv or --json lists all.", style="dim"))
+    return Group(table, Text(f"… and {more:,} more; --csv or --json lists all.", style="dim"))
+
+
+def _levels(statement: Statement, most: int) -> RenderableType:
+    """Return a row a node, rack, hall or site: its energy, and on which accounts it is [kWh]."""
+    rows = statement.rows
+    key = "unit" if statement.by == "node" else statement.by
+    shown = [a for a in ACCOUNTS if rows.select((pl.col(f"{a}_mj") != 0).any()).item()]
+    decimals = 3 if rows["energy_mj"].abs().sum() < 1000 * MJ_PER_KWH else 1
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("by " + statement.by, overflow="ellipsis", max_width=18, no_wrap=True)
+    table.add_column("kWh", justify="right", no_wrap=True)
+    for account in shown:
+        table.add_column(NAMES[account], justify="right", no_wrap=True, style=STYLES[account])
+    for row in rows.head(most).iter_rows(named=True):
+        name = f"in no {statement.by}" if row[key] is None else row[key]
+        parts = ("energy_mj", *(f"{a}_mj" for a in shown))
+        table.add_row(Text(name), *(grouped(row[c] / MJ_PER_KWH, decimals) for c in parts))
+    return _with_more(table, rows.height - most)
 
 
 def _key(row: dict[str, Any], key: str, statement: Statement) -> str:
