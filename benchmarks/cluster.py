@@ -38,10 +38,10 @@ class Size:
         return f"{self.gpus}x{self.days}"
 
 
-def make(size: Size, root: Path, *, last_day_apart: bool = False) -> Book:
-    """Return the book of a cluster, made once and kept under root; without its last day where that is to come later."""
-    path = root / f"{size.name}{'-short' if last_day_apart else ''}"
-    if (path / "made").exists() and not last_day_apart:
+def make(size: Size, root: Path, *, without_last: int = 0) -> Book:
+    """Return the book of a cluster, made once and kept under root; anew, without its last days where some come later."""
+    path = root / f"{size.name}{'-short' if without_last else ''}"
+    if (path / "made").exists() and not without_last:
         return Book(path)
     shutil.rmtree(path, ignore_errors=True)
     nodes = size.gpus // GPUS_PER_NODE
@@ -59,7 +59,7 @@ def make(size: Size, root: Path, *, last_day_apart: bool = False) -> Book:
     day = FIRST_DAY
     state = [np.random.default_rng([7, i]) for i in range(len(gpus))]
     energy = np.array([int(r.integers(10**11, 10**13)) for r in state])
-    for d in range(size.days - (1 if last_day_apart else 0)):
+    for d in range(size.days - without_last):
         write_day(book, gpus, day, d, state, energy)
         day = next_day(day)
         print(f"\rmade day {d + 1} of {size.days}", end="", file=sys.stderr)

@@ -146,8 +146,14 @@ def post_units(
     spare = np.empty(2 * longest + 2, np.int64)
     marks = np.empty((longest + 2, 3), np.int64)
     events = np.empty((longest + 2, 4), np.int64)
+    ends = _all_ends(rows, meters)
+    tells = (meters.quantity == UTILISATION).any()
+    nothing = np.empty(0, np.int64)
     for u in range(len(units.asset0) - 1):
-        steps = _steps(rows, meters, units, allocs, grid, u, idle_ppm)
+        m0, m1, l0, l1 = units.meter0[u], units.meter0[u + 1], units.alloc0[u], units.alloc0[u + 1]
+        switches = _switches(rows, meters, m0, m1, idle_ppm) if tells else nothing
+        at_ms = _instants(grid.edge_ms, allocs.start_ms[l0:l1], allocs.end_ms[l0:l1], ends[m0:m1], switches)
+        steps = _steps(at_ms, grid.edge_ms, grid.slot, ends[m0:m1])
         n_steps = len(steps.base)
         first_asset, n_assets = units.asset0[u], units.asset0[u + 1] - units.asset0[u]
         # every meter, read on the unit's grid
@@ -156,7 +162,7 @@ def post_units(
         present = np.zeros((n_assets, n_steps), np.int64)
         busy = np.zeros((2, n_assets, n_steps), np.int64)  # ppm·ms, known ms
         energy = np.empty(n_steps + 1, np.int64)
-        for m in range(units.meter0[u], units.meter0[u + 1]):
+        for m in range(m0, m1):
             a = meters.asset[m] - first_asset
             n_marks = n_events = n = 0
             if not _read_plain(rows, meters, m, steps.at_ms, energy, spare):
@@ -168,7 +174,7 @@ def post_units(
                     continue
                 n_marks, n_events, n = _repair(meters, m, scratch_ms, scratch, spare_ms, spare, n, marks, events)
                 counter.read_curve(scratch_ms, scratch, n, steps.at_ms, energy)
-            begin, end = _ends(rows, meters, m)
+            begin, end = ends[m]
             curve_ms, curve = scratch_ms[:n], scratch[:n]
             if not _keep_meter(
                 meters, m, a, begin, end, energy, curve_ms, curve, marks[:n_marks], steps, full, quality, present, out
@@ -234,7 +240,7 @@ def _gather(rows: Rows, meters: Meters, m: int, time_ms: Int64s, value: Int64s) 
 
 @njit
 def _ends(rows: Rows, meters: Meters, m: int) -> tuple[int, int]:
-    """Return where a meter's curve begins and ends [ms]; equal where there is none."""
+    """Return where a meter's curve begins and ends [ms]; 0 and 0 where there is none."""
     first, last = meters.row0[m], meters.row1[m]
     n_back, n_ahead = meters.back_n[m], meters.ahead_n[m]
     if n_back + n_ahead + last - first == 0:
@@ -253,41 +259,55 @@ def _ends(rows: Rows, meters: Meters, m: int) -> tuple[int, int]:
 
 
 @njit
-def _instants(
-    rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: Grid, u: int, idle_ppm: int
-) -> Int64s:
-    """Return the unit's grid: (k + 1,) rising instants from the day's (or window's) first edge to its last."""
-    room = 2 * (units.alloc0[u + 1] - units.alloc0[u])
-    for m in range(units.meter0[u], units.meter0[u + 1]):
-        room += 2
-        if meters.quantity[m] == UTILISATION:
-            room += meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m]
-    cuts = np.empty(room, np.int64)
+def _all_ends(rows: Rows, meters: Meters) -> Int64s:
+    """Return where each meter's curve begins and ends: (m, 2) [ms]; equal where it has none, −1 for utilisation."""
+    ends = np.full((len(meters.row0), 2), -1, np.int64)
+    for m in range(len(meters.row0)):
+        if meters.quantity[m] != UTILISATION:
+            ends[m, 0], ends[m, 1] = _ends(rows, meters, m)
+    return ends
+
+
+@njit
+def _switches(rows: Rows, meters: Meters, first: int, last: int, idle_ppm: int) -> Int64s:
+    """Return where utilisation meters [first, last) switch between working, idle and unknown [ms], in no order."""
+    room = 0
+    for m in range(first, last):
+        room += meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m]
+    cuts, time_ms, value = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     n = 0
-    start_ms, end_ms = allocs.start_ms, allocs.end_ms
-    for i in range(units.alloc0[u], units.alloc0[u + 1]):
-        cuts[n] = start_ms[i]
-        cuts[n + 1] = end_ms[i]
-        n += 2
-    for m in range(units.meter0[u], units.meter0[u + 1]):
-        if meters.quantity[m] == UTILISATION and not meters.primary[m]:
+    for m in range(first, last):
+        if meters.quantity[m] != UTILISATION or not meters.primary[m]:
             continue
-        if meters.quantity[m] == UTILISATION:
-            size = meters.row1[m] - meters.row0[m] + meters.back_n[m] + meters.ahead_n[m]
-            time_ms, value = np.empty(size, np.int64), np.empty(size, np.int64)
-            _gather(rows, meters, m, time_ms, value)
-            for i in range(1, size):
-                was_gap = i > 1 and time_ms[i - 1] - time_ms[i - 2] > meters.max_gap_ms[m]
-                is_gap = time_ms[i] - time_ms[i - 1] > meters.max_gap_ms[m]
-                if (value[i] < idle_ppm) != (value[i - 1] < idle_ppm) or was_gap or is_gap or i == 1:
-                    cuts[n] = time_ms[i - 1]
-                    n += 1
-            continue
-        begin, end = _ends(rows, meters, m)
-        cuts[n] = begin
-        cuts[n + 1] = end
+        size = _gather(rows, meters, m, time_ms, value)
+        for i in range(1, size):
+            was_gap = i > 1 and time_ms[i - 1] - time_ms[i - 2] > meters.max_gap_ms[m]
+            is_gap = time_ms[i] - time_ms[i - 1] > meters.max_gap_ms[m]
+            if (value[i] < idle_ppm) != (value[i - 1] < idle_ppm) or was_gap or is_gap or i == 1:
+                cuts[n] = time_ms[i - 1]
+                n += 1
+    return cuts[:n]
+
+
+@njit
+def _instants(edge_ms: Int64s, start_ms: Int64s, end_ms: Int64s, ends: Int64s, switches: Int64s) -> Int64s:
+    """Return a unit's grid: (k + 1,) rising instants from the window's first edge to its last.
+
+    start_ms, end_ms: of its allocations. ends: of its meters, as from _all_ends.
+    """
+    cuts = np.empty(2 * len(start_ms) + 2 * len(ends) + len(switches), np.int64)
+    n = 0
+    for i in range(len(start_ms)):
+        cuts[n], cuts[n + 1] = start_ms[i], end_ms[i]
         n += 2
-    return _merged(grid.edge_ms, np.sort(cuts[:n]))
+    for m in range(len(ends)):
+        if ends[m, 0] >= 0:
+            cuts[n], cuts[n + 1] = ends[m, 0], ends[m, 1]
+            n += 2
+    for switch in switches:
+        cuts[n] = switch
+        n += 1
+    return _merged(edge_ms, np.sort(cuts[:n]))
 
 
 @njit
@@ -308,16 +328,14 @@ def _merged(edge_ms: Int64s, cuts: Int64s) -> Int64s:
 
 
 @njit
-def _steps(rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: Grid, u: int, idle_ppm: int) -> Steps:
-    """Return the unit's grid.
+def _steps(at_ms: Int64s, edge_ms: Int64s, edge_slot: Int64s, ends: Int64s) -> Steps:
+    """Return the unit's grid from its instants.
 
     A slot is parted where one of the unit's meters begins or ends: within a part an asset is measured throughout or not
     at all, so each part balances by itself.
     """
-    at_ms = _instants(rows, meters, units, allocs, grid, u, idle_ppm)
     n = len(at_ms) - 1
     base, slot, part_ms = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
-    edge_ms, edge_slot = grid.edge_ms, grid.slot
     k = 0
     for i in range(n):
         while edge_ms[k + 1] <= at_ms[i]:
@@ -326,10 +344,8 @@ def _steps(rows: Rows, meters: Meters, units: Units, allocs: Allocations, grid: 
         slot[i] = edge_slot[k]
         same = i > 0 and slot[i] == slot[i - 1]
         part_ms[i] = part_ms[i - 1] if same else at_ms[i]
-    for m in range(units.meter0[u], units.meter0[u + 1]):
-        if meters.quantity[m] == UTILISATION:
-            continue
-        for cut in _ends(rows, meters, m):
+    for m in range(len(ends)):
+        for cut in ends[m]:
             if at_ms[0] < cut < at_ms[n]:
                 i = int(np.searchsorted(at_ms, cut))
                 part, within = part_ms[i], slot[i]
