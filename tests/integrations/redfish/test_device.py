@@ -209,6 +209,98 @@ def test_one_sensor_under_many_uris_is_one_meter(tmp_path):
     ]
 
 
+def chassis(name, power=None, **more):
+    """Return a chassis, with metrics where it has power."""
+    uri = f"{V1}/Chassis/{name}"
+    pages = [{"@odata.id": uri, "EnvironmentMetrics": link(f"{uri}/EnvironmentMetrics"), **more}]
+    if power is not None:
+        pages.append({"@odata.id": f"{uri}/EnvironmentMetrics", "PowerWatts": {"Reading": power}})
+    return pages
+
+
+@pytest.mark.parametrize(
+    ("pages", "watts"),
+    [
+        # a blade in an enclosure that is metered, by either link: the enclosure
+        ([*chassis("E", 900), *chassis("B", 300, Links={"ContainedBy": link(f"{V1}/Chassis/E")})], [900]),
+        ([*chassis("E", 900, Links={"Contains": [link(f"{V1}/Chassis/B")]}), *chassis("B", 300)], [900]),
+        # in an enclosure that is not, or that this service does not show: the blade
+        ([*chassis("E"), *chassis("B", 300, Links={"ContainedBy": link(f"{V1}/Chassis/E")})], [300]),
+        (chassis("B", 300, Links={"ContainedBy": link(f"{V1}/Chassis/Elsewhere")}), [300]),
+        # a shelf whose every chassis calls itself a module
+        (chassis("M", 300, ChassisType="Module"), [300]),
+        # a module beside the machine is a part of it
+        ([*chassis("A", 70, ChassisType="Module"), *chassis("B", 300, ChassisType="RackMount")], [300]),
+    ],
+)
+def test_which_chassis_is_the_machine(pages, watts, tmp_path):
+    """The outermost one that is metered, and no part of it again."""
+    _found, samples = once(tree_of(pages, tmp_path / "tree"), tmp_path)
+
+    assert [s.value for s in samples.values()] == [w * 1000 for w in watts]
+
+
+def test_processors_shown_by_two_systems_are_numbered_once(tmp_path):
+    """The host's view has no meters; the board's has them, and an empty socket between its two GPUs."""
+
+    def system(name, *gpus):
+        uri = f"{V1}/Systems/{name}"
+        yield {"@odata.id": uri, "Processors": link(f"{uri}/Processors")}
+        places = [f"{uri}/Processors/GPU_{i}" for i in range(len(gpus))]
+        yield {"@odata.id": f"{uri}/Processors", "Members": [link(place) for place in reversed(places)]}
+        for place, power in zip(places, gpus, strict=True):
+            state = {"State": "Absent" if power == 0 else "Enabled"}
+            yield {
+                "@odata.id": place, "ProcessorType": "GPU", "Status": state,
+                "EnvironmentMetrics": link(f"{place}/EnvironmentMetrics"),
+            }  # fmt: skip
+            if power is not None:
+                yield {"@odata.id": f"{place}/EnvironmentMetrics", "PowerWatts": {"Reading": power}}
+
+    names = ("Board", "AHost")
+    pages = [
+        *server_pages(),
+        {"@odata.id": V1, "Chassis": link(f"{V1}/Chassis"), "Systems": link(f"{V1}/Systems")},
+        {"@odata.id": f"{V1}/Systems", "Members": [link(f"{V1}/Systems/{name}") for name in names]},
+        *system("AHost", None, None, None),
+        *system("Board", 101, 0, 103),
+    ]
+    found, samples = once(tree_of(pages, tmp_path / "tree"), tmp_path)
+    asset = {m.id: m.asset for m in found.meters}
+
+    assert {asset[s.meter]: s.value for s in samples.values()} == {
+        "n01/gpu0": 101_000, "n01/gpu2": 103_000, "n01": 400_000,
+    }  # fmt: skip
+
+
+def test_supplies_by_the_schema_are_one_source_and_their_joules_are_left(tmp_path):
+    """Two supplies' metrics add up; EnergyJoules of supplies wraps, an absent supply is none."""
+    at = f"{V1}/Chassis/1/PowerSubsystem"
+    pages = [
+        {"@odata.id": f"{V1}/Chassis/1", "PowerSubsystem": link(at)},
+        {"@odata.id": at, "PowerSupplies": link(f"{at}/PowerSupplies")},
+        {"@odata.id": f"{at}/PowerSupplies", "Members": [link(f"{at}/PowerSupplies/{i}") for i in (1, 2, 3)]},
+    ]
+    for i in (1, 2, 3):
+        uri = f"{at}/PowerSupplies/{i}"
+        status = {"State": "Absent" if i == 3 else "Enabled"}
+        pages.append({"@odata.id": uri, "Status": status, "Metrics": link(f"{uri}/Metrics")})
+        metrics = {"InputPowerWatts": {"Reading": 100 * i}, "OutputPowerWatts": {"Reading": 90 * i}}
+        energies = {"EnergykWh": {"Reading": i}, "EnergyJoules": {"Reading": 107_382}}
+        pages.append({"@odata.id": f"{uri}/Metrics", **metrics, **energies})
+    found, samples = once(tree_of(pages, tmp_path / "tree"), tmp_path, kind="rack")
+    sums: dict[tuple[str, str], int] = {}
+    for meter in found.meters:
+        key = meter.source, meter.quantity
+        sums[key] = sums.get(key, 0) + samples[meter.id].value
+
+    assert sums == {
+        ("redfish-psu", "power"): 300_000,
+        ("redfish-psu-out", "power"): 270_000,
+        ("redfish-psu", "energy_counter"): 3 * 3_600_000_000,
+    }
+
+
 def test_the_newest_value_of_a_report_counts(tmp_path):
     """Reports that append hold many values of one meter, here two, the newest first."""
     values = [told("412.5", "2026-11-21T03:00:00+01:00"), told("410.0", "2026-11-21T01:59:59Z")]

@@ -81,6 +81,8 @@ def test_gb300_node_is_one_meter_and_not_the_sum_of_all_chassis(gb300_read):
     assert [(a.id, a.kind, a.parent) for a in found.assets[:2]] == [("n01", "node", "dc"), ("n01/cpu0", "cpu", "n01")]
     assert {a.id for a in found.assets} == {"n01", *(f"n01/gpu{i}" for i in range(4)), "n01/cpu0", "n01/cpu1"}
     assert len(found.meters) == 4 * 2 + 2 * 2 + 1
+    assert {a.max_power_w for a in found.assets if a.kind == "gpu"} == {1400}  # PowerLimitWatts.AllowableMax
+    assert {a.max_power_w for a in found.assets if a.kind == "cpu"} == {None}
 
 
 def test_gb300_time_stamps_are_those_of_each_value(gb300_read):

@@ -183,17 +183,26 @@ def members(pages: dict[str, Page], collection: str) -> list[str]:
 
 
 def machines(pages: dict[str, Page]) -> list[str]:
-    """Return the chassis that are whole machines: in no other one, and no part by their type; systems first."""
+    """Return the chassis that are whole machines: no part by their type, in no other one that is metered; systems first.
+
+    Where all call themselves parts, those that stand in no other one are the machines.
+    """
     every = members(pages, f"{ROOT}/Chassis")
-    inside = {part for uri in every for part in links(pages[uri], "Links", "Contains")}
-    whole = [
-        uri
-        for uri in every
-        if uri not in inside
-        and not links(pages[uri], "Links", "ContainedBy")
-        and pages[uri].get("ChassisType") not in PART_CHASSIS
-    ]
-    return sorted(whole, key=lambda uri: not links(pages[uri], "Links", "ComputerSystems"))
+    above: dict[str, set[str]] = {uri: set(links(pages[uri], "Links", "ContainedBy")) for uri in every}
+    for uri in every:
+        for part in links(pages[uri], "Links", "Contains"):
+            above.setdefault(part, set()).add(uri)
+    metered = {uri for uri in every if _tells(pages, uri)}
+    whole = [uri for uri in every if not above[uri] & metered and pages[uri].get("ChassisType") not in PART_CHASSIS]
+    outermost = [uri for uri in every if not above[uri] & set(every)]
+    return sorted(whole or outermost, key=lambda uri: not links(pages[uri], "Links", "ComputerSystems"))
+
+
+def _tells(pages: dict[str, Page], chassis: str) -> bool:
+    """Return whether a chassis has a page with its own power or energy."""
+    metrics = pages.get(f"{chassis}/EnvironmentMetrics", {})
+    own = any(metrics.get(name) for name in ("PowerWatts", "EnergyJoules", "EnergykWh"))
+    return own or bool(pages.get(f"{chassis}/Power", {}).get("PowerControl"))
 
 
 def _declared(found: Found, one: SensorConfig) -> None:
@@ -210,19 +219,33 @@ def _declared(found: Found, one: SensorConfig) -> None:
 
 
 def _processors(found: Found) -> None:
-    """Take each processor's own power and energy, under the asset's cpu0, gpu0 and on."""
-    counts: dict[str, int] = {}
+    """Take each processor's own power and energy, under the asset's cpu0, gpu0 and on.
+
+    Numbers follow the natural order of ids; an empty socket keeps its number. A controller may show the processors of
+    one machine under two systems: a system without a metered one counts for nothing.
+    """
+    counts = dict.fromkeys(PROCESSORS.values(), 0)
     for system in members(found.pages, f"{ROOT}/Systems"):
-        for uri in members(found.pages, f"{system}/Processors"):
-            processor = found.pages[uri]
-            kind = PROCESSORS.get(str(processor.get("ProcessorType")))
-            if kind is None:
-                continue
-            place = counts.get(kind, 0)
-            counts[kind] = place + 1  # an empty socket keeps its number
-            asset = f"{found.asset}/{kind}{place}"
-            if enabled(processor) and _processor(found, uri, asset):
-                found.result.assets.append(Asset(asset, kind, found.asset, str(processor.get("Model") or "")))
+        for kind in counts:
+            processors = [
+                uri for uri in members(found.pages, f"{system}/Processors")
+                if PROCESSORS.get(str(found.pages[uri].get("ProcessorType"))) == kind
+            ]  # fmt: skip
+            metered = False
+            for place, uri in enumerate(processors, counts[kind]):
+                asset, processor = f"{found.asset}/{kind}{place}", found.pages[uri]
+                if enabled(processor) and _processor(found, uri, asset):
+                    metered = True
+                    found.result.assets.append(
+                        Asset(asset, kind, found.asset, str(processor.get("Model") or ""), _ceiling_w(found, uri, kind))
+                    )
+            counts[kind] += len(processors) if metered else 0
+
+
+def _ceiling_w(found: Found, processor: str, kind: str) -> float | None:
+    """Return the highest power a GPU can be set to [W]; a CPU's limit is of its mean, and its peaks go far above it."""
+    *_, told = pointed(found.pages.get(f"{processor}/EnvironmentMetrics"), "/PowerLimitWatts/AllowableMax")
+    return (number(told) or None) if kind == "gpu" else None
 
 
 def _processor(found: Found, uri: str, asset: str) -> bool:
