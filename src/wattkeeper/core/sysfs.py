@@ -26,9 +26,9 @@ def text(path: Path) -> str | None:
 
 
 def count(path: Path) -> int | None:
-    """Return a file's number where it is one and not negative."""
+    """Return a file's number where it is one, not negative, and of at most 18 digits."""
     told = text(path)
-    return int(told) if told is not None and told.isdecimal() else None
+    return int(told) if told is not None and told.isdecimal() and len(told) <= 18 else None
 
 
 def this_node() -> str:

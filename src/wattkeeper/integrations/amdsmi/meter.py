@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Discovery, Sample
+from wattkeeper.core.roles import Device, Discovery, Sample
 from wattkeeper.core.sysfs import this_node
 from wattkeeper.integrations.amdsmi.link import Config, Library, load
 
@@ -25,7 +25,7 @@ RANK = 12
 _T = TypeVar("_T")
 
 
-def devices(config: Config) -> list[AmdDevice]:
+def devices(config: Config) -> list[Device]:
     """Return the device that a table names."""
     return [AmdDevice(config)]
 

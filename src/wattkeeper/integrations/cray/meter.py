@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Discovery, Sample
+from wattkeeper.core.roles import Device, Discovery, Sample
 from wattkeeper.core.sysfs import text, this_node
 from wattkeeper.integrations.cray.link import Config
 
@@ -27,13 +27,13 @@ EPOCH_MS = 946_684_800_000
 """2000-01-01: a stamp before it is from a clock that was never set."""
 
 _FILE = re.compile(r"(?:(accel|cpu|memory)(\d*)_)?(energy|power)$")
-_VALUE = re.compile(r"(\d+)\s+(J|W)(?:\s+(\d+)\s+us)?$")
+_VALUE = re.compile(r"(\d{1,15})\s+(J|W)(?:\s+(\d{1,18})\s+us)?$")
 
 _ASSETS = {"accel": "gpu", "cpu": "cpu", "memory": "dram"}
 _UNITS = {"energy": ("energy_counter", "J"), "power": ("power", "W")}
 
 
-def devices(config: Config) -> list[CrayDevice]:
+def devices(config: Config) -> list[Device]:
     """Return the device that a table names."""
     return [CrayDevice(config)]
 

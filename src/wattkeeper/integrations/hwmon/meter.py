@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Discovery, Sample
+from wattkeeper.core.roles import Device, Discovery, Sample
 from wattkeeper.core.sysfs import DeniedError, count, text, this_node
 from wattkeeper.integrations.hwmon.link import Config
 
@@ -37,7 +37,7 @@ _FIRST = ("power1", "energy1")
 _SOCKET = re.compile(r"(?:Grace Power Socket |Esocket)(\d+)$")
 
 
-def devices(config: Config) -> list[HwmonDevice]:
+def devices(config: Config) -> list[Device]:
     """Return the device that a table names."""
     return [HwmonDevice(config)]
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from wattkeeper.config import expand_hosts
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Discovery, Sample
+from wattkeeper.core.roles import Device, Discovery, Sample
 from wattkeeper.core.sysfs import this_node
 from wattkeeper.integrations.ipmi.link import Config, Link
 
@@ -54,7 +54,7 @@ def parse(printed: str) -> Reading:
     return Reading(power_w)
 
 
-def devices(config: Config) -> list[IpmiDevice]:
+def devices(config: Config) -> list[Device]:
     """Return one device for each controller that a table names."""
     if config.nodes:
         return [IpmiDevice(config, node) for node in expand_hosts(config.nodes)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Discovery, Sample
+from wattkeeper.core.roles import Device, Discovery, Sample
 from wattkeeper.core.sysfs import DeniedError, count, text, this_node
 from wattkeeper.integrations.rapl.link import Config
 
@@ -31,7 +31,7 @@ DENIED = (
 _PACKAGE = re.compile(r"package-(\d+)(?:-die-(\d+))?$")
 
 
-def devices(config: Config) -> list[RaplDevice]:
+def devices(config: Config) -> list[Device]:
     """Return the device that a table names."""
     return [RaplDevice(config)]
 

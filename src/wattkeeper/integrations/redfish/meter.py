@@ -11,7 +11,7 @@ from typing import Any
 from wattkeeper.config import expand_hosts
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Discovery, Sample
+from wattkeeper.core.roles import Device, Discovery, Sample
 from wattkeeper.integrations.redfish.link import ROOT, Config, Link, Page, PageError
 from wattkeeper.integrations.redfish.points import Point, find
 from wattkeeper.integrations.redfish.values import address, links, pointed, time_ms
@@ -27,7 +27,7 @@ SKEW_MS = 120_000
 """A service's clock that is further from ours than this is doubted."""
 
 
-def devices(config: Config) -> list[RedfishDevice]:
+def devices(config: Config) -> list[Device]:
     """Return one device for each service that a table names."""
     if not config.nodes:
         return [RedfishDevice(config, config.asset)]

@@ -20,6 +20,7 @@ from wattkeeper.integrations.redfish.values import (
     address,
     enabled,
     is_limit,
+    label,
     links,
     number,
     pointed,
@@ -49,6 +50,9 @@ RANKS = {"redfish": 40, "redfish-power": 42, "redfish-psu": 43, "redfish-total":
 
 PROCESSOR_RANK = 30
 SENSOR_RANK = 60
+
+MOST = 2.0**62
+"""What is more does not fit the 64 bits of a reading, and is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,9 @@ class Point:
     def scaled(self, reading: Any) -> int | None:
         """Return a reading in the unit we keep; None where it is none."""
         value = number(reading)
-        return None if value is None or (value == 0 and not self.zero) else round(value * self.scale)
+        if value is None or value * self.scale >= MOST or (value == 0 and not self.zero):
+            return None
+        return round(value * self.scale)
 
 
 @dataclass(slots=True)
@@ -144,8 +150,8 @@ class Found:
         """Yield power and energy sensors below a URI: address, page, unit."""
         for uri in sorted(self.pages, key=natural):
             page = self.pages[uri]
-            unit = page.get("ReadingUnits") if page.get("ReadingUnits") in UNITS else None
-            unit = unit or READING_TYPES.get(str(page.get("ReadingType")))
+            unit = label(page, "ReadingUnits")
+            unit = unit if unit in UNITS else READING_TYPES.get(label(page, "ReadingType"), "")
             if uri.startswith(f"{within}/") and "/Sensors/" in uri and unit and not is_limit(uri.rpartition("/")[2]):
                 yield uri, page, unit
 
@@ -158,7 +164,7 @@ def find(pages: dict[str, Page], config: Config, asset: str) -> tuple[Discovery,
     """Return what a service has, from its pages, and where to read it."""
     found = Found(pages, config, asset)
     if config.parent:
-        model = next((str(pages[c].get("Model") or "") for c in machines(pages)), "")
+        model = next((label(pages[c], "Model") for c in machines(pages)), "")
         found.result.assets.append(Asset(asset, config.kind, config.parent, model))
     for one in config.sensor:
         _declared(found, one)
@@ -193,7 +199,7 @@ def machines(pages: dict[str, Page]) -> list[str]:
         for part in links(pages[uri], "Links", "Contains"):
             above.setdefault(part, set()).add(uri)
     metered = {uri for uri in every if _tells(pages, uri)}
-    whole = [uri for uri in every if not above[uri] & metered and pages[uri].get("ChassisType") not in PART_CHASSIS]
+    whole = [uri for uri in every if not above[uri] & metered and label(pages[uri], "ChassisType") not in PART_CHASSIS]
     outermost = [uri for uri in every if not above[uri] & set(every)]
     return sorted(whole or outermost, key=lambda uri: not links(pages[uri], "Links", "ComputerSystems"))
 
@@ -210,8 +216,8 @@ def _declared(found: Found, one: SensorConfig) -> None:
     uri, _, pointer = one.uri.partition("#")
     uri = uri.rstrip("/")
     page = found.pages.get(uri, {})
-    told = page.get("ReadingUnits") if page.get("ReadingUnits") in UNITS else None
-    unit = one.unit or told or READING_TYPES.get(str(page.get("ReadingType"))) or "W"
+    told = label(page, "ReadingUnits")
+    unit = one.unit or (told if told in UNITS else READING_TYPES.get(label(page, "ReadingType"), "W"))
     if not one.unit and UNITS[unit][0] != one.quantity:
         unit = "W" if one.quantity == "power" else "J"
     if not found.add(one.asset, uri, pointer, unit, one.source, SENSOR_RANK):
@@ -229,7 +235,7 @@ def _processors(found: Found) -> None:
         for kind in counts:
             processors = [
                 uri for uri in members(found.pages, f"{system}/Processors")
-                if PROCESSORS.get(str(found.pages[uri].get("ProcessorType"))) == kind
+                if PROCESSORS.get(label(found.pages[uri], "ProcessorType")) == kind
             ]  # fmt: skip
             metered = False
             for place, uri in enumerate(processors, counts[kind]):
@@ -237,7 +243,7 @@ def _processors(found: Found) -> None:
                 if enabled(processor) and _processor(found, uri, asset):
                     metered = True
                     found.result.assets.append(
-                        Asset(asset, kind, found.asset, str(processor.get("Model") or ""), _ceiling_w(found, uri, kind))
+                        Asset(asset, kind, found.asset, label(processor, "Model"), _ceiling_w(found, uri, kind))
                     )
             counts[kind] += len(processors) if metered else 0
 
@@ -260,7 +266,9 @@ def _processor(found: Found, uri: str, asset: str) -> bool:
                 found.add(asset, page, f"/{name}", unit, "redfish", PROCESSOR_RANK)
     for sensor, told, unit in found.sensors():
         mine = any(sensor.startswith(f"{c}/") for c in chassis) or uri in links(told, "RelatedItem")
-        whole = told.get("PhysicalContext") in PROCESSOR_CONTEXTS and not words(sensor.rpartition("/")[2]) & PART_WORDS
+        whole = (
+            label(told, "PhysicalContext") in PROCESSOR_CONTEXTS and not words(sensor.rpartition("/")[2]) & PART_WORDS
+        )
         if mine and whole and not found.has(asset, UNITS[unit][0]):
             found.add(asset, sensor, "", unit, "redfish", PROCESSOR_RANK)
     return any(p.meter.asset == asset for p in found.points.values())
@@ -270,8 +278,8 @@ def _is_whole(found: Found, uri: str, name: str) -> bool:
     """Return whether an excerpt is of the processor itself: some controllers fill in a rail of the board."""
     *_, told = pointed(found.pages.get(uri), f"/{name}")
     key = address(told.get("DataSourceUri")) if isinstance(told, dict) else ""
-    context = found.pages.get(key, {}).get("PhysicalContext")
-    if context is None or context in PROCESSOR_CONTEXTS:
+    context = label(found.pages.get(key), "PhysicalContext")
+    if not context or context in PROCESSOR_CONTEXTS:
         return True
     sensor = key.rpartition("/")[2]
     found.doubt(
@@ -317,7 +325,8 @@ def _outlets(found: Found, unit: str) -> None:
         name = uri.rpartition("/")[2]
         feeds = found.config.outlets.get(name)
         if feeds is None:
-            if number((found.pages[uri].get("PowerWatts") or {}).get("Reading")) is not None:
+            *_, reading = pointed(found.pages[uri], "/PowerWatts/Reading")
+            if number(reading) is not None:
                 unnamed.append(name)
         elif not found.excerpts(feeds, uri, "redfish-outlet", RANKS["redfish"]):
             unmetered.append(name)
@@ -423,13 +432,13 @@ def _named_sensors(found: Found) -> None:
 
 def _into_supply(uri: str, page: Page) -> bool:
     """Return whether a sensor measures what goes into a power supply."""
-    into = page.get("PhysicalSubContext") == "Input" or words(uri.rpartition("/")[2]) & {"in", "input"}
-    return page.get("PhysicalContext") == "PowerSupply" and bool(into)
+    into = label(page, "PhysicalSubContext") == "Input" or words(uri.rpartition("/")[2]) & {"in", "input"}
+    return label(page, "PhysicalContext") == "PowerSupply" and bool(into)
 
 
 def _is_total(uri: str, page: Page) -> bool:
     """Return whether a sensor's id says that it is all the machine takes, and nothing else."""
-    return page.get("PhysicalContext") != "PowerSupply" and {"total"} <= words(uri.rpartition("/")[2]) <= TOTAL_WORDS
+    return label(page, "PhysicalContext") != "PowerSupply" and {"total"} <= words(uri.rpartition("/")[2]) <= TOTAL_WORDS
 
 
 def _unplaced(found: Found) -> None:

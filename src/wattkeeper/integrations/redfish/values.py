@@ -69,7 +69,7 @@ def time_ms(value: Any) -> int | None:
 def enabled(page: Any) -> bool:
     """Return whether a resource is there and at work; a resource without a state is."""
     status = page.get("Status") if isinstance(page, dict) else None
-    return not (isinstance(status, dict) and status.get("State") in NO_VALUE_STATES)
+    return not (isinstance(status, dict) and str(status.get("State")) in NO_VALUE_STATES)
 
 
 def is_limit(name: str) -> bool:
@@ -103,6 +103,12 @@ def pointed(page: Any, pointer: str) -> Iterator[Any]:
             yield None
             return
         yield page
+
+
+def label(page: Any, name: str) -> str:
+    """Return a property that is a text, such as an enumeration; "" where it is not."""
+    value = page.get(name) if isinstance(page, dict) else None
+    return value if isinstance(value, str) else ""
 
 
 def links(page: Any, *names: str) -> list[str]:

@@ -1,0 +1,54 @@
+"""What the agent relies on in each integration that is read live: entry point, table, page, extra."""
+
+from __future__ import annotations
+
+import importlib
+import tomllib
+import typing
+from importlib.metadata import entry_points, metadata
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+import wattkeeper.integrations
+
+NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "rapl", "redfish"]
+FOLDER = Path(wattkeeper.integrations.__file__).parent
+
+
+def page_of(name):
+    return (FOLDER / name / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_entry_point_takes_the_table_of_its_link(name):
+    """`devices` of the entry point, and the model that its argument names, which is `link.Config`."""
+    (point,) = entry_points(group="wattkeeper.devices", name=name)
+    model = typing.get_type_hints(point.load())["config"]
+
+    assert model is importlib.import_module(f"wattkeeper.integrations.{name}.link").Config
+    assert issubclass(model, BaseModel)
+    assert all(field.description for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sample_on_its_page_is_a_table_that_works(name):
+    """The README's TOML is validated, and gives devices with names of their own."""
+    text = page_of(name).partition("```toml\n")[2].partition("```")[0]
+    tables = tomllib.loads(text)["agent"][name]
+    (point,) = entry_points(group="wattkeeper.devices", name=name)
+    make = point.load()
+    model = typing.get_type_hints(make)["config"]
+    made = [device for table in tables for device in make(model.model_validate(table))]
+
+    assert len(made) == len({device.name for device in made}) >= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_page_has_its_parts_and_the_package_its_extra(name):
+    """Needs, quantities with units, known limits; `pip install wattkeeper[NAME]`."""
+    page = page_of(name)
+
+    assert all(part in page for part in ("## Needs", "## Quantities", "unit there", "## Known limits"))
+    assert name in metadata("wattkeeper").get_all("Provides-Extra")
