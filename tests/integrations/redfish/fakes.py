@@ -1,10 +1,13 @@
-"""A fake Redfish service with sessions, speaking the real protocol over HTTP: sushy-static has none."""
+"""A fake Redfish service with sessions and basic authentication, speaking the real protocol over HTTP: sushy-static has none."""
 
 from __future__ import annotations
 
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+BASIC = "Basic bW9uaXRvcjpnZWhlaW0="
+"""monitor:geheim (RFC 7617)."""
 
 SESSIONS = "/redfish/v1/SessionService/Sessions"
 
@@ -43,7 +46,8 @@ class FakeService:
 
             def do_GET(self):
                 service.asked.append(self.path)
-                if self.path.rstrip("/") != "/redfish/v1" and self.headers.get("X-Auth-Token") not in service.tokens:
+                known = self.headers.get("Authorization") == BASIC or self.headers.get("X-Auth-Token") in service.tokens
+                if self.path.rstrip("/") != "/redfish/v1" and not known:
                     self.answer(401)
                     return
                 page = service.pages.get(self.path.rstrip("/"))

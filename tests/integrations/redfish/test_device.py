@@ -449,6 +449,33 @@ def test_a_session_is_opened_once_renewed_when_it_has_run_out_and_ended():
         assert (opened, values, service.tokens) == ([1, 2], [400_000], set())
 
 
+def test_basic_authentication_opens_no_session():
+    """Some services allow few sessions, and some none."""
+
+    async def ask(service):
+        device = device_of(service.url, user="monitor", password="geheim", auth="basic")
+        values = [s.value for s in await device.sample()]
+        await device.close()
+        return values
+
+    with FakeService(session_pages()) as service:
+        assert (asyncio.run(ask(service)), service.opened) == ([400_000], 0)
+
+
+def test_without_a_log_in_the_refusal_is_said():
+    """The root is open to all (DSP0266), what stands below it is not."""
+
+    async def ask(service):
+        device = device_of(service.url)
+        for call in (device.discover, device.sample):
+            with pytest.raises(SourceError, match=r"refuses us \(status 401\)\. Check user, password and role"):
+                await call()
+        await device.close()
+
+    with FakeService(session_pages()) as service:
+        asyncio.run(ask(service))
+
+
 def test_a_wrong_password_is_said_and_never_shown(tmp_path):
     """The sentence has the user and the address, not the secret."""
     secret = tmp_path / "secret"

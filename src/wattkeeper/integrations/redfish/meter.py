@@ -59,6 +59,9 @@ class RedfishDevice:
         except TimeoutError as error:
             raise self._late(limit_s, "discover_timeout_s") from error
         found, points = find(pages, self._config.model_copy(update={"url": self._link.url}), self._asset)
+        closed = [said for said in problems if "refuses us" in said or f"{ROOT}/Chassis " in said]
+        if closed and not points:
+            raise SourceError(closed[0])
         self._points, self._homes = points, homes
         self._choose_reports(pages)
         found.doubts += [*self._clock_doubt(pages), *problems]
