@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import tomllib
 import typing
@@ -12,6 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 import wattkeeper.integrations
+from tests.daemons import free_port
+from wattkeeper.core.errors import SourceError
 
 NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "rapl", "redfish"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
@@ -52,3 +55,31 @@ def test_the_page_has_its_parts_and_the_package_its_extra(name):
 
     assert all(part in page for part in ("## Needs", "## Quantities", "unit there", "## Known limits"))
     assert name in metadata("wattkeeper").get_all("Provides-Extra")
+
+
+def absent(name, root):
+    """Return a table of something that is not there."""
+    network = {"host": "127.0.0.1", "port": free_port(), "asset": "n01", "user": "u", "timeout_s": 2}
+    return {
+        "redfish": {"url": f"http://127.0.0.1:{free_port()}", "asset": "n01"},
+        "ipmi": network,
+        "amdsmi": {"node": "n01"},
+    }.get(name, {"node": "n01", "path": root})
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "amdsmi" or not Path("/dev/kfd").exists()])
+def test_what_is_not_there_is_named_and_can_be_closed(name, tmp_path):
+    """Each call fails by itself, as often as it is made, with the device's name; closing never fails."""
+    (point,) = entry_points(group="wattkeeper.devices", name=name)
+    make = point.load()
+    (device,) = make(typing.get_type_hints(make)["config"].model_validate(absent(name, tmp_path)))
+
+    async def ask():
+        for call in (device.sample, device.discover, device.sample):
+            with pytest.raises(SourceError) as caught:
+                await call()
+            assert device.name in str(caught.value)
+        await device.close()
+        await device.close()
+
+    asyncio.run(ask())

@@ -73,12 +73,15 @@ class AmdDevice:
                 return await asyncio.to_thread(work)
         except TimeoutError as error:
             raise SourceError(
-                f"The driver of {self._node}'s AMD GPUs did not answer within {limit_s:g} s. See dmesg for amdgpu."
+                f"{self.name}: the driver did not answer within {limit_s:g} s. See dmesg for amdgpu."
             ) from error
 
     def _open(self) -> Library:
         if self._library is None:
-            library = self._load()
+            try:
+                library = self._load()
+            except SourceError as error:
+                raise SourceError(f"{self.name}: {error}") from error
             try:
                 library.amdsmi_init()
             except library.AmdSmiException as error:
@@ -89,7 +92,7 @@ class AmdDevice:
     def _fault(self, error: Exception) -> SourceError:
         self._library, self._readers = None, []
         return SourceError(
-            f"AMD SMI on {self._node} fails: {str(error).strip() or type(error).__name__}. "
+            f"{self.name} fails: {str(error).strip() or type(error).__name__}. "
             "Is the amdgpu driver loaded, and may the agent open /dev/kfd and /dev/dri (groups render and video)?"
         )
 

@@ -59,7 +59,9 @@ class CrayDevice:
         """Return the node and its parts with their counters. Raises SourceError where there are none."""
         files = _files(self._config.path, self._node)
         if not files:
-            raise SourceError(f"{self._config.path} has no counters. Only HPE Cray EX and XC nodes have them.")
+            raise SourceError(
+                f"{self.name}: {self._config.path} has no counters. Only HPE Cray EX and XC nodes have them."
+            )
         self._files = files
         found = Discovery(meters=list(files.values()))
         if self._config.parent:
@@ -85,7 +87,9 @@ class CrayDevice:
                 break  # else the controller wrote in between, and the numbers are of two scans
         if not samples:
             self._files = {}
-            raise SourceError(f"{self._config.path} can no longer be read. Is the node controller's driver loaded?")
+            raise SourceError(
+                f"{self.name}: {self._config.path} can no longer be read. Is the node controller's driver loaded?"
+            )
         self._check(state)
         return samples
 
@@ -103,7 +107,7 @@ class CrayDevice:
         silent_s = now_s - self._seen[1]
         if silent_s > self._config.stale_s:
             raise SourceError(
-                f"{self._config.path} has not been updated for {silent_s:.0f} s. "
+                f"{self.name}: {self._config.path} has not been updated for {silent_s:.0f} s. "
                 "The node controller has stopped counting; see its log."
             )
 

@@ -89,7 +89,7 @@ class HwmonDevice:
                 return await asyncio.to_thread(work)
         except TimeoutError as error:
             raise SourceError(
-                f"{self._config.path} did not answer within {self._config.timeout_s:g} s. "
+                f"{self.name}: {self._config.path} did not answer within {self._config.timeout_s:g} s. "
                 "Is the controller busy? Read power over Redfish or IPMI instead, or raise timeout_s."
             ) from error
 
@@ -97,7 +97,7 @@ class HwmonDevice:
         sensors = find(self._config.path)
         if not sensors:
             raise SourceError(
-                f"{self._config.path} has no power or energy sensor. Load the driver, such as acpi_power_meter."
+                f"{self.name}: {self._config.path} has no power or energy sensor. Load the driver, such as acpi_power_meter."
             )
         placed = [*self._declared(sensors), *_placed(sensors, self._node)]
         taken: dict[Path, Meter] = {}
@@ -131,7 +131,7 @@ class HwmonDevice:
             if len(match) != 1:
                 what = "has no" if not match else f"has {len(match)} of"
                 raise SourceError(
-                    f"{self._config.path} {what} chip '{one.chip}' with sensor '{one.sensor}'. "
+                    f"{self.name}: {self._config.path} {what} chip '{one.chip}' with sensor '{one.sensor}'. "
                     f"It has {', '.join(f'{s.driver}@{s.device} {s.label or s.number}' for s in sensors[:8])}."
                 )
             placed.append((match[0], match[0].meter(one.asset, one.source, SENSOR_RANK)))
@@ -150,10 +150,14 @@ class HwmonDevice:
             if value is not None and (value or meter.quantity == "power"):
                 samples.append(Sample(meter.id, round(self._clock() * 1000), value // 1000))
         if not samples and denied:
-            raise SourceError(f"{denied} Run the agent as a user who may, or give the file to its group.") from denied
+            raise SourceError(
+                f"{self.name}: {denied} Run the agent as a user who may, or give the file to its group."
+            ) from denied
         if not samples and self._meters:
             self._meters = []  # chips may have got other numbers
-            raise SourceError(f"{self._config.path} has sensors, and none tells a value. Is a driver being reloaded?")
+            raise SourceError(
+                f"{self.name}: {self._config.path} has sensors, and none tells a value. Is a driver being reloaded?"
+            )
         return samples
 
 

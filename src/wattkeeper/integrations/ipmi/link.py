@@ -61,9 +61,9 @@ class Config(BaseModel):
 class Link:
     """Runs the tool against one controller. The password never stands on a command line, where `ps` shows it."""
 
-    def __init__(self, host: str, config: Config) -> None:
+    def __init__(self, host: str, config: Config, asset: str) -> None:
         self._host, self._config = host, config
-        self.where = f"{host}:{config.port}" if host else "this machine's controller"
+        self.name = f"ipmi {host}:{config.port}" if host else f"ipmi {asset}"
 
     async def power(self) -> str:
         """Return what the tool prints for a power reading. Raises SourceError when it fails or is late."""
@@ -130,7 +130,7 @@ class Link:
                 out, err = await process.communicate()
         except TimeoutError as error:
             raise SourceError(
-                f"{self.where} did not answer {tool} within {self._config.timeout_s:g} s. "
+                f"{self.name} did not answer {tool} within {self._config.timeout_s:g} s. "
                 "Check address and network, or raise timeout_s."
             ) from error
         finally:
@@ -140,7 +140,7 @@ class Link:
         printed = out.decode(errors="replace")
         if process.returncode:
             said = (err.decode(errors="replace").strip() or printed.strip() or "no reason").splitlines()[-1]
-            raise SourceError(f"{self.where} gives {tool} no power reading: {said.strip()[:200]}. {_cure(said)}")
+            raise SourceError(f"{self.name} gives {tool} no power reading: {said.strip()[:200]}. {_cure(said)}")
         return printed
 
 

@@ -29,6 +29,10 @@ _STATE = ("Power Measurement", "Power reading state is")
 _STAMP = ("Time Stamp", "IPMI timestamp")
 
 
+class BadOutputError(SourceError):
+    """What a tool printed is no power reading."""
+
+
 class Reading(NamedTuple):
     """What a controller told: watts, None where they are no reading, and then why."""
 
@@ -37,12 +41,12 @@ class Reading(NamedTuple):
 
 
 def parse(printed: str) -> Reading:
-    """Return the reading in what ipmi-dcmi or ipmitool printed. Raises SourceError for anything else."""
+    """Return the reading in what ipmi-dcmi or ipmitool printed. Raises BadOutputError for anything else."""
     told = dict(_LINE.findall(printed))
     power, state, stamp = (next((told[n] for n in names if n in told), "") for names in (_POWER, _STATE, _STAMP))
     watts = _WATTS.match(power)
     if watts is None:
-        raise SourceError(f"No power reading in {printed.strip()[:120]!r}. Is this ipmi-dcmi or ipmitool?")
+        raise BadOutputError(f"No power reading in {printed.strip()[:120]!r}. Is this ipmi-dcmi or ipmitool?")
     if state and state.lower() not in ("active", "activated"):
         return Reading(None, f"its power measurement is {state.lower()}")
     power_w = int(watts[1])
@@ -66,14 +70,14 @@ class IpmiDevice:
 
     def __init__(self, config: Config, asset: str, *, clock: Callable[[], float] = time.time) -> None:
         self._config, self._asset, self._clock = config, asset, clock
-        self._link = Link(config.host.replace("{node}", asset), config)
+        self._link = Link(config.host.replace("{node}", asset), config, asset)
         self._meter: Meter | None = None
         self._discovered = False
-        self.name = f"ipmi {self._link.where}" if config.host else f"ipmi {asset}"
+        self.name = self._link.name
 
     async def discover(self) -> Discovery:
         """Return the node and its meter, none where the controller measures nothing. Raises SourceError."""
-        reading = parse(await self._link.power())
+        reading = await self._read()
         found = Discovery()
         if self._config.parent:
             found.assets.append(Asset(self._asset, "node", self._config.parent))
@@ -82,7 +86,7 @@ class IpmiDevice:
         if reading.power_w is None:
             self._meter = None
             found.doubts.append(
-                f"{self._link.where} has no power to tell: {reading.reason}. Read it over Redfish, or measure at the PDU."
+                f"{self.name} has no power to tell: {reading.reason}. Read it over Redfish, or measure at the PDU."
             )
         else:
             found.meters.append(self._meter)
@@ -92,10 +96,16 @@ class IpmiDevice:
         """Return the watts now; none while measuring is off. Raises SourceError where the controller does not answer."""
         if not self._discovered:
             await self.discover()
-        reading = parse(await self._link.power())
+        reading = await self._read()
         if reading.power_w is None or self._meter is None:
             return []
         return [Sample(self._meter.id, round(self._clock() * 1000), reading.power_w * 1000)]
 
     async def close(self) -> None:
         """Do nothing: each reading is a session of its own."""
+
+    async def _read(self) -> Reading:
+        try:
+            return parse(await self._link.power())
+        except BadOutputError as error:
+            raise SourceError(f"{self.name}: {error}") from error

@@ -56,7 +56,8 @@ class RaplDevice:
         zones = _zones(self._config.path, self._node)
         if not zones:
             raise SourceError(
-                f"{self._config.path} has no RAPL package. Load intel_rapl_msr (also on AMD); a virtual machine has none."
+                f"{self.name}: {self._config.path} has no RAPL package. "
+                "Load intel_rapl_msr (also on AMD); a virtual machine has none."
             )
         denied = [zone for zone in zones if _denied(zone.file)]
         if len(denied) == len(zones):
@@ -93,7 +94,9 @@ class RaplDevice:
             raise self._refusal(denied)
         if not samples:
             self._zones = None
-            raise SourceError(f"{self._config.path} no longer has RAPL counters. Is intel_rapl_msr still loaded?")
+            raise SourceError(
+                f"{self.name}: {self._config.path} no longer has RAPL counters. Is intel_rapl_msr still loaded?"
+            )
         return samples
 
     async def close(self) -> None:
@@ -102,7 +105,7 @@ class RaplDevice:
     def _refusal(self, denied: list[_Zone]) -> SourceError:
         files = f"{self._config.path}/*/energy_uj"
         return SourceError(
-            f"{denied[0].file} may not be read ({len(denied)} of {len(self._zones or denied)} counters). "
+            f"{self.name}: {denied[0].file} may not be read ({len(denied)} of {len(self._zones or denied)} counters). "
             + DENIED.format(files=files)
         )
 

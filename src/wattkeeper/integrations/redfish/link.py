@@ -100,6 +100,7 @@ class Link:
 
     def __init__(self, url: str, config: Config) -> None:
         self.url, self._config = url.rstrip("/"), config
+        self.name = f"redfish {self.url}"
         self._client: httpx.AsyncClient | None = None
         self._session = ""
         self._entry = asyncio.Lock()
@@ -111,15 +112,17 @@ class Link:
             self._session = ""  # it has run out: log in once more
             answer = await self._request(uri)
         if answer.status_code in REFUSED:
-            raise PageError(f"{self.url}{uri} refuses us (status {answer.status_code}). Check user, password and role.")
+            raise PageError(
+                f"{self.name}{uri} refuses us (status {answer.status_code}). Check user, password and role."
+            )
         if not answer.is_success:
-            raise PageError(f"{self.url}{uri} answers with status {answer.status_code}.")
+            raise PageError(f"{self.name}{uri} answers with status {answer.status_code}.")
         try:
             page = answer.json()
         except ValueError as error:
-            raise PageError(f"{self.url}{uri} is not JSON: {answer.text[:60]!r}.") from error
+            raise PageError(f"{self.name}{uri} is not JSON: {answer.text[:60]!r}.") from error
         if not isinstance(page, dict):
-            raise PageError(f"{self.url}{uri} is no Redfish resource: {answer.text[:60]!r}.")
+            raise PageError(f"{self.name}{uri} is no Redfish resource: {answer.text[:60]!r}.")
         return page
 
     async def close(self) -> None:
@@ -151,10 +154,10 @@ class Link:
             answer = await self._send(client.build_request("POST", self.url + SESSIONS, json=entry))
             token = answer.headers.get("X-Auth-Token")
             if answer.status_code in REFUSED:
-                raise SourceError(f"{self.url} refuses user '{self._config.user}'. Check user and password.")
+                raise SourceError(f"{self.name} refuses user '{self._config.user}'. Check user and password.")
             if not answer.is_success or not token:
                 raise SourceError(
-                    f"{self.url} opens no session (status {answer.status_code}). "
+                    f"{self.name} opens no session (status {answer.status_code}). "
                     'Set auth = "basic", or end sessions that others left open.'
                 )
             client.headers["X-Auth-Token"] = token
@@ -163,13 +166,13 @@ class Link:
     async def _send(self, request: httpx.Request) -> httpx.Response:
         client = self._client
         if client is None:
-            raise SourceError(f"{self.url} was closed while it was read.")
+            raise SourceError(f"{self.name} was closed while it was read.")
         try:
             return await client.send(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             what = f"{error}" or type(error).__name__
             cure = "Check address, network and certificate." if "CERTIFICATE" in what else "Check address and network."
-            raise SourceError(f"{self.url} does not answer: {what}. {cure}") from error
+            raise SourceError(f"{self.name} does not answer: {what}. {cure}") from error
 
     def _connect(self) -> httpx.AsyncClient:
         config = self._config

@@ -43,7 +43,7 @@ class RedfishDevice:
     def __init__(self, config: Config, asset: str, *, clock: Callable[[], float] = time.time) -> None:
         self._config, self._asset, self._clock = config, asset, clock
         self._link = Link(config.url.replace("{node}", asset), config)
-        self.name = f"redfish {self._link.url}"
+        self.name = self._link.name
         self._points: list[Point] | None = None
         self._homes: dict[str, str] = {}
         self._reports: list[str] = []
@@ -176,13 +176,13 @@ class RedfishDevice:
             return []
         told, way = iso(max(newest)), "ahead of" if skew_ms > 0 else "behind"
         return [
-            f"{self._link.url} stamps its values {told}, {abs(skew_ms) // 1000} s {way} this machine's clock. "
+            f"{self.name} stamps its values {told}, {abs(skew_ms) // 1000} s {way} this machine's clock. "
             "Set NTP on the controller, or set reports = false."
         ]
 
     def _late(self, limit_s: float, option: str) -> SourceError:
         return SourceError(
-            f"{self._link.url} did not answer within {limit_s:g} s. Check address and network, or raise {option}."
+            f"{self.name} did not answer within {limit_s:g} s. Check address and network, or raise {option}."
         )
 
 
