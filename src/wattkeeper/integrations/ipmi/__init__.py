@@ -1,0 +1,1 @@
+"""IPMI: the power reading of a server's controller by DCMI, through FreeIPMI or ipmitool."""

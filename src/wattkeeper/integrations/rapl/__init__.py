@@ -1,0 +1,1 @@
+"""RAPL: energy counters of CPU packages, memory and platform, from the kernel's powercap files."""

@@ -1,0 +1,17 @@
+"""The table of RAPL in the site file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Config(BaseModel):
+    """This machine's RAPL counters: `[[agent.rapl]]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    node: str = Field("", description="The node's asset. Default: the machine's name without its domain.")
+    parent: str = Field("", description="What the node stands in. Left out where the site file declares the node.")
+    path: Path = Field(Path("/sys/class/powercap"), description="Where the kernel shows the counters.")

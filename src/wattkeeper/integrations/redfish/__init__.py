@@ -1,0 +1,1 @@
+"""Redfish: servers' controllers, power shelves and rack PDUs, read over HTTPS."""
