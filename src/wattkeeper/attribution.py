@@ -13,7 +13,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from wattkeeper.config import SiteConfig
@@ -25,10 +24,10 @@ from wattkeeper.lake.book import Book
 from wattkeeper.lake.delta import DataFile
 from wattkeeper.lake.readings import PIECES, DayFile, DayIndex, PieceIndex
 from wattkeeper.ledger import kernel
-from wattkeeper.ledger.close import Flow, close, unit_flows
+from wattkeeper.ledger.close import close, unit_flows
 from wattkeeper.ledger.day import Edges, Frame, Lines, Window, attribute_units, digests, frame
 from wattkeeper.ledger.layout import UPPER_KINDS, Layout, allocation_arrays, lay_out
-from wattkeeper.ledger.tables import VALUED, job_days_of, to_tables
+from wattkeeper.ledger.tables import lines_of, to_tables
 from wattkeeper.valuing import signals_of
 
 Int64s = NDArray[np.int64]
@@ -114,6 +113,7 @@ class SiteRun:
         self.meter_code = {m.id: i for i, m in enumerate(self.layout.meters)}
         named = signals_of(book, site)
         self.signals, self.pue = [named[kind] for kind in ("intensity", "price", "water")], named["pue"]
+        self.valued = [s is not None for s in self.signals]
         self.idle_ppm = round(book.site_file.policy.idle_utilisation * PPM)
         self.files = self._files()
         self.stale = book.state.stale_spans(site.id)
@@ -293,7 +293,6 @@ class SiteRun:
         for begin in range(0, len(days), DAYS_AT_ONCE):
             some = days[begin : begin + DAYS_AT_ONCE]
             held = self._held(some, first=begin == 0)
-            # days that have changed before those beside them, whose last hour is all there is to do as a rule
             for day in sorted(some, key=lambda d: (not self._is_stale(d), d)):
                 for at in PIECES:
                     waiting.append(self._start((day, at), held, pool, workers))
@@ -385,33 +384,20 @@ class SiteRun:
         below = [p.where(~upper) for p, upper in split]
         nothing = Lines.none(len(window.frame.grid.signals))
         above = Lines.joined([nothing, *(p.where(upper) for p, upper in split if upper.any())])
+        if going.old is not None:
+            below.append(lines_of(going.old.result(), window, going.held.jobs, self.valued))
         units = unit_flows(self.layout, window.frame, below)
-        old = going.old.result() if going.old is not None else None
-        if old is not None:
-            units = units + self._flows_of(old["postings"], window.frame)
         pue = self.pue.at(window.frame.slot_ms[:-1]) if self.pue else None
         closing = close(self.layout, window.frame, above, units, pue)
-        frames = to_tables(
-            Lines.joined([*below, closing]), window, going.held.jobs, [s is not None for s in self.signals]
-        )
-        if old is not None:
-            frames = self._beside(old, frames)
+        lines = Lines.joined([*below, closing])
+        if going.old is not None:  # as they would stand had all units been made now
+            lines = lines.ordered(self.layout, self._upper)
+        frames = to_tables(lines, window, going.held.jobs, self.valued)
         for name, table in self.book.ledger.items():
             table.drop(self._written.get((name, going.piece), []))
             if frames[name].num_rows:
                 self.writes.append(pool.submit(table.write, frames[name], (self.site.id, day), PIECE_FILES[at]))
         self.done.postings += frames["postings"].num_rows
-
-    def _beside(self, old: dict[str, pl.DataFrame], fresh: dict[str, pa.Table]) -> dict[str, pa.Table]:
-        """Return a piece's tables from lines that stay and fresh ones, in the order that making all anew gives."""
-        rank = {u: len(self.layout.units) if i in self._upper else i for i, u in enumerate(self.layout.units)}
-        whole = {}
-        for name, kept in old.items():
-            new = pl.DataFrame(fresh[name]).cast(dict(kept.schema))  # type: ignore[arg-type]
-            rows = pl.concat([kept, new.select(kept.columns)])
-            place = rows["unit"].replace_strict(rank, return_dtype=pl.Int64).to_numpy()
-            whole[name] = rows[np.argsort(place, kind="stable")]
-        return {**{name: rows.to_arrow() for name, rows in whole.items()}, "job_days": job_days_of(whole["postings"])}
 
     @cached_property
     def _written(self) -> dict[tuple[str, Piece], list[DataFile]]:
@@ -440,18 +426,6 @@ class SiteRun:
             stays = sorted(set(self.layout.units) - set(todo))  # a unit that the site file no longer has goes
             kept[name] = rows.filter(pl.col("unit").is_in(stays))
         return kept
-
-    def _flows_of(self, postings: pl.DataFrame, at: Frame) -> Flow:
-        """Return the flows of lines that stand in the ledger already."""
-        names = [v for v, s in zip(VALUED, self.signals, strict=True) if s is not None]
-        energy = np.zeros((len(self.layout.units), len(at.hour_ms)), np.int64)
-        valued = np.zeros((*energy.shape, len(names)))
-        codes = postings["unit"].replace_strict(self.layout.unit_code, return_dtype=pl.Int64).to_numpy()
-        slot = np.searchsorted(at.slot_ms, postings["start_ms"].to_numpy(), side="right") - 1
-        np.add.at(energy, (codes, slot), postings["energy_mj"].to_numpy())
-        for i, name in enumerate(names):
-            np.add.at(valued[:, :, i], (codes, slot), postings[name].to_numpy())
-        return Flow(energy, valued)
 
 
 def _groups_by_unit(meter_unit: Int64s, rows_n: Int64s, row0: Int64s, group0: Int64s) -> dict[int, tuple[int, ...]]:

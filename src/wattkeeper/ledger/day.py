@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,7 +17,7 @@ from wattkeeper.ledger.layout import Layout, primary
 
 Int64s = NDArray[np.int64]
 
-RULES = b"ledger rules 2"
+RULES = b"ledger rules 3"
 """Goes into every digest: change it when the kernel books differently, and all days are attributed anew."""
 
 
@@ -117,6 +118,14 @@ class Lines:
             return self
         return Lines(self.keys[rows], self.amounts[rows], self.valued[rows], self.hours, self.events)
 
+    def ordered(self, layout: Layout, last: set[int]) -> Lines:
+        """Return the lines unit after unit; some units, and within a unit all lines, keep their order and come last."""
+        rank = np.arange(len(layout.units))
+        rank[list(last)] = len(layout.units)
+        columns = (self.keys[:, 0], layout.meter_unit[self.hours[:, 0]], layout.meter_unit[self.events[:, 0]])
+        lines, hours, events = (np.argsort(rank[units], kind="stable") for units in columns)
+        return Lines(self.keys[lines], self.amounts[lines], self.valued[lines], self.hours[hours], self.events[events])
+
     @classmethod
     def none(cls, n_signals: int) -> Lines:
         """No lines at all."""
@@ -201,21 +210,44 @@ def digests(window: Window, rows_digest: Int64s, job_hash: Int64s) -> list[str]:
     site = hashlib.blake2b(RULES, digest_size=16)
     for column in (*window.frame.grid, window.frame.slot_ms, np.array([window.idle_ppm])):
         site.update(np.ascontiguousarray(column).tobytes())
-    meters = np.column_stack((rows_digest, *vars(edges).values()))
     base = layout.unit_asset0[np.searchsorted(layout.unit_asset0, allocs.asset, side="right") - 1]
-    rest = (allocs.start_ms, allocs.end_ms, allocs.share_ppm, allocs.estimated)
     activity = np.maximum(allocs.activity - base, -1)
-    held = np.column_stack((allocs.asset - base, *rest, job_hash[allocs.job], activity))
+    held = (
+        allocs.asset - base,
+        allocs.start_ms,
+        allocs.end_ms,
+        allocs.share_ppm,
+        allocs.estimated,
+        job_hash[allocs.job],
+    )
+    around = [c.reshape(len(rows_digest), -1).T for c in vars(edges).values()]
+    tables = (
+        ([rows_digest, *(column for columns in around for column in columns)], layout.unit_meter0),
+        ([*held, activity], window.alloc0),
+    )
+    mixed = np.stack([_mixed(columns, first, seed) for columns, first in tables for seed in _SEEDS], axis=1)
     found = []
-    for fixed, m, h in zip(layout.unit_bytes, _runs(layout.unit_meter0), _runs(window.alloc0), strict=True):
+    for fixed, sums in zip(layout.unit_bytes, mixed, strict=True):
         unit = site.copy()
-        unit.update(b"%d %d" % (m.stop - m.start, h.stop - h.start))
         unit.update(fixed)
-        unit.update(meters[m].data)
-        unit.update(held[h].data)
+        unit.update(sums.tobytes())
         found.append(unit.hexdigest())
     return found
 
 
-def _runs(edges: Int64s) -> list[slice]:
-    return [slice(a, b) for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)]
+_SEEDS = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+
+
+def _mixed(columns: Sequence[Int64s], first: Int64s, seed: np.uint64) -> Int64s:
+    """Return a 64-bit digest of each unit's rows: their number, every value, and its place among them.
+
+    columns: (n,) each. first: (u + 1,) where each unit's rows begin.
+    """
+    sizes = np.diff(first)
+    mixed = (np.arange(first[-1]) - np.repeat(first[:-1], sizes)).astype(np.uint64)
+    for column in columns:
+        mixed ^= np.ascontiguousarray(column).view(np.uint64)
+        mixed *= seed
+        mixed ^= mixed >> np.uint64(29)
+    upto = np.concatenate((np.zeros(1, np.uint64), np.cumsum(mixed * seed, dtype=np.uint64)))
+    return (upto[first[1:]] - upto[first[:-1]]).view(np.int64) ^ sizes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,10 @@ _AMOUNTS = {
     "covered_ms": kernel.COVERED_MS,
 }
 """Columns of a posting that hold an amount as the kernel has it."""
+
+_HOUR_COLUMNS = ("start_ms", "energy_mj", "imputed_mj", "bridged_mj", "spanned_ms", "covered_ms")
+_EVENT_COLUMNS = ("start_ms", "end_ms", "energy_mj")
+"""Columns of meter_hours and findings after their codes, in the order of kernel.Out."""
 
 VALUED = ("carbon_g", "cost", "water_l")
 """Columns of a posting that signals fill, in the order of the kernel's grid."""
@@ -67,19 +71,13 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
         "asset": _coded(layout.meter_asset[hours[0]], assets),
         "meter": _coded(hours[0], meters),
         "primary": window.primary[hours[0]] == 1,
-        "energy_mj": hours[3],
-        "imputed_mj": hours[4],
-        "bridged_mj": hours[5],
-        "spanned_ms": hours[6],
-        "covered_ms": hours[7],
+        **dict(zip(_HOUR_COLUMNS[1:], hours[3:], strict=True)),
     }
     findings = {
         "unit": _coded(layout.meter_unit[events[0]], units),
         "meter": _coded(events[0], meters),
         "kind": _coded(events[1], _EVENTS),
-        "start_ms": events[2],
-        "end_ms": events[3],
-        "energy_mj": events[4],
+        **dict(zip(_EVENT_COLUMNS, events[2:], strict=True)),
     }
     held = {c: amounts[at] for c, at in _AMOUNTS.items()}
     days = _job_days(keys[3], keys[4], jobs, {**held, "busy_ms": busy_ms, "known_ms": known_ms}, worth)
@@ -87,14 +85,53 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
     return {**{name: pa.table(columns) for name, columns in tables.items()}, "job_days": days}
 
 
-def job_days_of(postings: pl.DataFrame) -> pa.Table:
-    """Return job_days of all postings of a piece; equal postings in equal order give equal sums, to the last bit."""
-    ids = postings["job_id"].cast(pl.String).drop_nulls().unique().sort()
-    account = postings["account"].cast(pl.String).cast(pl.Enum(ACCOUNTS)).to_physical().cast(pl.Int64).to_numpy()
-    job = postings["job_id"].cast(pl.String).cast(pl.Enum(ids)).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
-    amounts = {c: postings[c].fill_null(0).to_numpy() for c in (*_AMOUNTS, "busy_ms", "known_ms")}
-    worth = {c: postings[c].to_numpy() if postings[c].null_count() < postings.height else None for c in VALUED}
-    return _job_days(account, job, ids, amounts, worth)
+def lines_of(tables: Mapping[str, pl.DataFrame], window: Window, jobs: pl.Series, valued: Sequence[bool]) -> Lines:
+    """Return lines of tables written before, as to_tables takes them; the inverse of it.
+
+    tables: postings, meter_hours and findings. Their units, assets and meters must be in the layout, their jobs in jobs.
+    """
+    layout, rows, hours, events = window.layout, tables["postings"], tables["meter_hours"], tables["findings"]
+    meter_code = {m.id: i for i, m in enumerate(layout.meters)}
+    slot_ms = window.frame.slot_ms
+    job_code = (
+        dict(zip(jobs.to_list(), range(len(jobs)), strict=True)) if rows["job_id"].null_count() < rows.height else {}
+    )
+    account = _codes(rows["account"], {a: i for i, a in enumerate(ACCOUNTS)})
+    start_ms = rows["start_ms"].to_numpy()
+    slot = np.searchsorted(slot_ms, start_ms, side="right") - 1
+    unit, asset = _codes(rows["unit"], layout.unit_code), _codes(rows["asset"], layout.asset_code)
+    amounts = np.zeros((kernel.N_AMOUNTS, rows.height), np.int64)
+    for column, at in _AMOUNTS.items():
+        amounts[at] = rows[column].to_numpy()
+    amounts[kernel.BUSY] = rows["busy_ms"].fill_null(0).to_numpy() * PPM
+    amounts[kernel.KNOWN_MS] = rows["known_ms"].to_numpy()
+    worth = [rows[c].to_numpy() for c, here in zip(VALUED, valued, strict=True) if here]
+    hour_slot = np.searchsorted(slot_ms, hours["start_ms"].to_numpy(), side="right") - 1
+    kind = {name: i for i, name in enumerate(counter.EVENT_NAMES)}
+    return Lines(
+        np.stack([unit, asset, slot, account, _codes(rows["job_id"], job_code), start_ms], axis=1),
+        amounts.T,
+        np.array(worth, np.float64).reshape(len(worth), rows.height).T,
+        np.stack(
+            [_codes(hours["meter"], meter_code), hour_slot, *(hours[c].to_numpy() for c in _HOUR_COLUMNS)], axis=1
+        ),
+        np.stack(
+            [_codes(events["meter"], meter_code), _codes(events["kind"], kind)]
+            + [events[c].to_numpy() for c in _EVENT_COLUMNS],
+            axis=1,
+        ),
+    )
+
+
+def _codes(names: pl.Series, code: Mapping[str, int]) -> Int64s:
+    """Return the code of each name, −1 for none; names are looked up once each."""
+    kept = names.cast(pl.Categorical)
+    distinct = kept.drop_nulls().unique()
+    place = distinct.to_physical().to_numpy()
+    by_place = np.full(int(place.max(initial=0)) + 2, -1, np.int64)  # the last one stands for none
+    by_place[place] = [code[name] for name in distinct.cast(pl.String)]
+    codes: Int64s = by_place[kept.to_physical().fill_null(len(by_place) - 1).to_numpy()]
+    return codes
 
 
 def _job_days(
