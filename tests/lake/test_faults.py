@@ -154,3 +154,25 @@ def test_a_full_disk_loses_nothing_that_was_there(tmp_path, monkeypatch):
     fresh.take(Intake("t", meters=[meter], readings=rows), now_ms=2)
     loop.attribute(fresh)
     assert {"idle": 1000.0} == watts(fresh)  # two hours' energy over one hour's milliseconds
+
+
+def test_vacuum_deletes_what_was_replaced_and_nothing_that_is_there(tmp_path):
+    """After a late piece the old files go, with their indexes; the ledger and the next attribution are as before."""
+    meter, rows = counter("n1/gpu0", 500)
+    early = rows.filter(pl.col("time_ms") < START + HOUR // 2)
+    made = book(tmp_path, SITE + node("n1", 1), [(meter, early)])
+    made.take(Intake("t", readings=rows.filter(pl.col("time_ms") >= START + HOUR // 2)), now_ms=1)
+    loop.attribute(made)
+    here = {f.path for t in (made.readings.table, *made.ledger.values()) for f in t.files()}
+    (made.readings.table.root / "left-by-a-crash.parquet").write_bytes(b"x" * 1000)
+
+    tried = made.vacuum(0, dry_run=True)
+    assert made.vacuum(0, dry_run=False) == tried
+    left = {p.name for t in (made.readings.table, *made.ledger.values()) for p in t.root.rglob("*.parquet")}
+
+    assert {p.rpartition("/")[2] for p in here} == {p for p in left if "checkpoint" not in p}
+    assert len(list(made.readings.index_root.glob("*.npz"))) == len(made.readings.table.files())
+    assert watts(Book(tmp_path / "book")) == {"idle": 500.0}
+    assert loop.attribute(Book(tmp_path / "book"), everything=True).units == 0
+    assert tried[0] >= 4
+    assert tried[1] > 1000

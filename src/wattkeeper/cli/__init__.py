@@ -19,6 +19,7 @@ from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.statement import statement
+from wattkeeper.cli.vacuum import vacuum
 from wattkeeper.core.errors import WattkeeperError
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ app.command("check")(check)
 app.command("statement")(statement)
 app.command("job")(job)
 app.command("meters")(meters)
+app.command("vacuum")(vacuum)
 app.command("demo")(demo)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
@@ -163,6 +164,20 @@ class Book:
         exact = rows.filter(~pl.col("estimated"))["job_id"].unique().to_list()
         guessed = self.allocations_table.scan().filter("estimated").filter(pl.col("job_id").is_in(exact)).collect()
         return self._touched(guessed) if guessed.height else []
+
+    def vacuum(self, keep_days: float, *, dry_run: bool) -> tuple[int, int]:
+        """Delete what no version of the last days needs; return how many files and bytes those are.
+
+        keep_days: at least as long as anything may write to the book at a time; statements older than that can no longer
+        be made again from the versions they name. dry_run: delete nothing.
+        """
+        keep_hours = math.ceil(keep_days * 24)
+        tables = (self.readings.table, *self.plain_tables, *self.ledger.values())
+        sizes = {p: p.stat().st_size for t in tables for p in t.root.rglob("*.parquet")}
+        gone = [p for t in tables for p in t.vacuum(keep_hours, dry_run=dry_run)]
+        if not dry_run:
+            self.readings.forget_indexes()
+        return len(gone), sum(sizes.get(p, 0) for p in gone)
 
     def jobs(self) -> pl.DataFrame:
         """Return the jobs, one row each: what is known last about a job wins, ended over running."""

@@ -1,7 +1,7 @@
 """One Delta table of a book: our own Parquet files, committed to its log in one step.
 
 Files are written first and named in the log after, so a crash leaves the table as it was. Files that a commit replaces
-stay on disk for time travel until `vacuum`.
+stay on disk for time travel until `vacuum` is asked to delete them.
 """
 
 from __future__ import annotations
@@ -163,6 +163,14 @@ class Table:
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the rows of a version, the newest by default, partition columns included."""
         return pl.scan_delta(self._newest() if version is None else str(self.root), version=version)
+
+    def vacuum(self, keep_hours: int, *, dry_run: bool) -> list[Path]:
+        """Delete files that no version of the last hours needs, and leftovers of writers that died; return them.
+
+        dry_run: delete nothing. Versions older than that can no longer be opened.
+        """
+        gone = self._newest().vacuum(keep_hours, dry_run=dry_run, enforce_retention_duration=False, full=True)
+        return [self.root / name for name in gone]
 
     def version(self) -> int:
         """Return the newest version."""

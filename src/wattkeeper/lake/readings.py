@@ -119,6 +119,13 @@ class ReadingsStore:
             names, split, table = kept["meters"].tolist(), int(kept["split"]), kept["table"]
         return _pieces(file.path, names, table, split)
 
+    def forget_indexes(self) -> None:
+        """Delete the indexes of files that are no longer there."""
+        kept = {path.stem for path in self.table.root.rglob("*.parquet")}
+        for index in self.index_root.glob("*.npz"):
+            if index.stem not in kept:
+                index.unlink()
+
     def write_day(self, rows: pl.DataFrame, part: Partition, units: Int64s, tail_ms: int) -> DayIndex:
         """Stage a day that is sorted by meter and time and free of duplicates already; units: (n,) of each reading."""
         return self._write_pieces(rows.with_columns(pl.Series("unit", units)), part, tail_ms)
