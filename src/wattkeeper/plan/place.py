@@ -1,0 +1,181 @@
+"""Plans: jobs put where prices say, moved out of each other's way, then each to its best free place.
+
+Too many jobs in a slot are first allowed and made dearer turn by turn until none is left, as wires negotiate for room
+on a chip (L. McMurchie, C. Ebeling, PathFinder, FPGA '95). Big gangs so win room from small jobs that can go elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.plan.bound import Prices, empty_places, evaluate, price, scratch_for
+from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room, cost_jobs, hold_jobs, move_jobs
+from wattkeeper.plan.problem import Problem
+
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+_TURNS = 80
+_FIRST_PENALTY = 0.05
+_DEARER, _DEARER_THERE = 1.1, 1.3
+_SCALES = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where every job of a problem stands, what that costs [g], and the bound that no plan can be below.
+
+    Costs count the placed jobs only; `unplaced` names those that found no room, which is a failure and no saving.
+    """
+
+    problem: Problem
+    places: Places
+    prices: Prices
+    cost_g: float
+
+    @property
+    def bound_g(self) -> float:
+        """The lower bound [g]."""
+        return self.prices.bound
+
+    @property
+    def unplaced(self) -> list[str]:
+        """Ids of jobs that found no room."""
+        ids = self.problem.jobs.ids
+        return [ids[self.problem.planned[j]] for j in np.flatnonzero(self.places.mode == NOWHERE)]
+
+    @property
+    def gap(self) -> float | None:
+        """How far the cost is above the bound, as a part of the bound; None with unplaced jobs or no positive bound."""
+        if (self.places.mode == NOWHERE).any() or self.bound_g <= 0:
+            return None
+        return (self.cost_g - self.bound_g) / self.bound_g
+
+
+def plan(problem: Problem, *, prices: Prices | None = None, seed: int = 0) -> Plan:
+    """Plan all jobs. prices: found before; default: found here.
+
+    Equal arguments give equal plans. What finds no room is left unplaced only where no way was found to place all.
+    """
+    rng = np.random.default_rng(seed)
+    prices = prices or price(problem)
+    places = evaluate(problem, prices.gpu, prices.power).places
+    room = room_of(problem, places)
+    if not negotiate(problem, prices, places, room, rng):
+        _insist(problem, prices, places, room)
+    settle(problem, prices, places, room, rng)
+    if (places.mode == NOWHERE).any():
+        other = run_now(problem)
+        if (other.mode == NOWHERE).sum() < (places.mode == NOWHERE).sum():
+            places, room = other, room_of(problem, other)
+            settle(problem, prices, places, room, rng)
+    return Plan(problem, places, prices, cost_of(problem, places))
+
+
+def run_now(problem: Problem) -> Places:
+    """Return the baseline: first come first served, each job in one piece at full power, as soon as it fits.
+
+    Of places that are equally soon it takes the one that moves no data. Deadlines count: a job that cannot keep its
+    own this way is NOWHERE.
+    """
+    modes = problem.modes
+    slowed = np.where(problem.levels == 0, 0.0, 2.0 * problem.grid.slots)
+    hurried = modes._replace(
+        fixed=modes.first + modes.length + slowed + 0.5 * _share(modes.fixed),
+        delay=np.ones(len(modes.site)),
+        resume=np.full_like(modes.resume, RIGID),
+        phase_kw=np.zeros_like(modes.phase_kw),
+    )
+    places = empty_places(problem)
+    order = np.argsort(problem.jobs.release_ms[problem.planned], kind="stable").astype(np.int64)
+    nothing = np.zeros_like(problem.gpus)
+    room = room_of(problem, None)
+    move_jobs(hurried, problem.plain, scratch_for(problem), order, places, room, nothing, True, 0.0, False)
+    for j in np.flatnonzero((modes.resume[places.mode] != RIGID) & (places.mode != NOWHERE)):
+        at = modes.mark0[j] + places.start[j] - modes.window0[j]
+        places.marks[at : at + modes.length[places.mode[j]]] = 1
+    return places
+
+
+def _share(values: Floats) -> Floats:
+    """Return values scaled to 0 … 1."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 0.0)
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def room_of(problem: Problem, places: Places | None) -> Room:
+    """Return what is left on the grid when some places are taken."""
+    room = Room(problem.gpus.copy(), problem.power_kw.copy())
+    if places is not None:
+        hold_jobs(problem.modes, places, np.arange(len(places.mode), dtype=np.int64), room, 1.0)
+    return room
+
+
+def cost_of(problem: Problem, places: Places) -> float:
+    """Return what the placed jobs cost [g]."""
+    return float(cost_jobs(problem.modes, problem.plain, places, np.empty(len(places.mode))))
+
+
+def negotiate(
+    problem: Problem, prices: Prices, places: Places, room: Room, rng: np.random.Generator, jobs: Int64s | None = None
+) -> bool:
+    """Move jobs until no slot holds too much; return whether that was reached. places and room change.
+
+    jobs: those that may move; default: all.
+    """
+    lines = problem.lines(prices.gpu, prices.power)
+    scratch = scratch_for(problem)
+    mean = max(abs(prices.bound), 1e-9) / max(float(problem.gpus.sum()), 1.0)
+    penalty = np.full_like(problem.gpus, _FIRST_PENALTY * mean) + 0.3 * prices.gpu
+    order = np.arange(len(places.mode), dtype=np.int64) if jobs is None else jobs.copy()
+    for _ in range(_TURNS):
+        over = _over(room)
+        if not over.any():
+            return True
+        rng.shuffle(order)
+        move_jobs(problem.modes, lines, scratch, order, places, room, penalty, False, 0.0, True)
+        penalty *= np.where(_over(room), _DEARER * _DEARER_THERE, _DEARER)
+    return not _over(room).any()
+
+
+def settle(
+    problem: Problem,
+    prices: Prices,
+    places: Places,
+    room: Room,
+    rng: np.random.Generator,
+    scales: tuple[float, ...] = _SCALES,
+    jobs: Int64s | None = None,
+    keep: float = 0.0,
+) -> None:
+    """Move each job to its best place that fits, turn by turn, prices counting less and less. See move_jobs."""
+    scratch = scratch_for(problem)
+    nothing = np.zeros_like(problem.gpus)
+    order = np.arange(len(places.mode), dtype=np.int64) if jobs is None else jobs.copy()
+    for scale in scales:
+        lines = problem.lines(prices.gpu * scale, prices.power * scale)
+        rng.shuffle(order)
+        move_jobs(problem.modes, lines, scratch, order, places, room, nothing, True, keep, False)
+
+
+def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> None:
+    """Take out what stands in slots that hold too much, and put it back where it fits, the largest first."""
+    modes = problem.modes
+    over = np.zeros((room.gpus.shape[0], room.gpus.shape[1] + 1), np.int64)
+    np.cumsum(_over(room), axis=1, out=over[:, 1:])
+    end = np.where(modes.resume[places.mode] == RIGID, places.start + modes.length[places.mode], modes.end[places.mode])
+    site = modes.site[places.mode]
+    out = np.flatnonzero((places.mode != NOWHERE) & (over[site, end] > over[site, places.start]))
+    out = out[np.argsort(-(modes.gpus * modes.length)[places.mode[out]], kind="stable")].astype(np.int64)
+    hold_jobs(modes, places, out, room, -1.0)
+    places.mode[out] = NOWHERE
+    lines = problem.lines(prices.gpu, prices.power)
+    nothing = np.zeros_like(problem.gpus)
+    move_jobs(modes, lines, scratch_for(problem), out, places, room, nothing, True, 0.0, False)
+
+
+def _over(room: Room) -> NDArray[np.bool_]:
+    return (room.gpus < 0.0) | (room.kw < -1e-9)
