@@ -27,7 +27,7 @@ SAMPLE = 2500
 _PARTS = 4
 _WORTH_THREADS = 2000
 _DEFLECT = 0.6
-_PATIENCE = 4
+_SMALL = 5000
 _ROUNDING = 1e-11
 """Relative error that sums of float64 over all jobs can gather, taken off the bound."""
 
@@ -79,11 +79,12 @@ def evaluate(problem: Problem, gpu: Floats, power: Floats, *, every: int = 1) ->
     return Choices(Prices(gpu, power, bound, 1.0 / every), places, over, over_kw)
 
 
-def price(problem: Problem, *, most: int = 400) -> Prices:
+def price(problem: Problem, *, most: int | None = None) -> Prices:
     """Return good prices and their bound: first for samples of the jobs, which costs little, then for all.
 
-    most: passes over all jobs at most.
+    most: passes over all jobs at most. Default: 400, and 1000 for small queues, where a pass costs next to nothing.
     """
+    most = most or (400 if len(problem.planned) > _SMALL else 1000)
     prices: Prices | None = None
     spent = 0.0
     every = len(problem.planned) // max(SAMPLE, problem.gpus.size // 2)
@@ -108,13 +109,14 @@ def climb(
     """Return the prices with the best bound met on the way up from `start` (default: from 0).
 
     most: prices tried at most. delta: how far above the bound, as a part of it, the first steps aim; it is halved
-    after four steps without a gain, until it is under `least`. every: as in `evaluate`.
+    after some steps without a gain (more for small queues), until it is under `least`. every: as in `evaluate`.
     """
     best = evaluate(problem, *((start.gpu, start.power) if start else (np.zeros_like(problem.gpus),) * 2), every=every)
     here = best
     way, way_kw = np.zeros_like(best.over), np.zeros_like(best.over)
     scale = max(abs(best.prices.bound), 1e-12)
     failed, tried = 0, 1
+    patience = min(max(40_000 // max(len(problem.planned), 1), 4), 16)
     while tried < most and len(problem.planned):
         # prices at 0 that would fall take no part in the step
         way = np.where((here.prices.gpu <= 0) & (here.over < 0), 0.0, here.over) + _DEFLECT * way
@@ -131,7 +133,7 @@ def climb(
         if here.prices.bound > best.prices.bound:
             best = here
             scale = max(abs(best.prices.bound), scale)
-        if failed == _PATIENCE:
+        if failed == patience:
             failed, here = 0, best
             way, way_kw = np.zeros_like(way), np.zeros_like(way)
             delta /= 2
