@@ -34,6 +34,12 @@ def check(
     faults: list[str] = []
     place = {s.id: i for i, s in enumerate(sites)}
     number = {name: i for i, name in enumerate(jobs.ids)}
+    slots = range(grid.slots)
+    per_kwh = [[_per_kwh(site, weights, slot) for slot in slots] for site in sites]
+    limits = {
+        name: [[_value(getattr(site, name), slot) for slot in slots] for site in sites]
+        for name in ("gpus", "pue", "power_kw")
+    }
     gpus: dict[tuple[int, int], float] = defaultdict(float)
     watts: dict[tuple[int, int], float] = defaultdict(float)
     total = 0.0
@@ -47,14 +53,14 @@ def check(
             for slot in range(begin, end):
                 gpus[s, slot] += float(jobs.gpus[i])
                 watts[s, slot] += peak_kw
-        total += _cost(grid, sites[s], s, jobs, i, weights, one)
+        total += _cost(grid, per_kwh[s], s, jobs, i, weights, one)
     for (s, slot), held in sorted(gpus.items()):
-        if held > _value(sites[s].gpus, slot) + _TOLERANCE:
-            faults.append(f"{sites[s].id} slot {slot}: {held:g} GPUs held of {_value(sites[s].gpus, slot):g}")
+        if held > limits["gpus"][s][slot] + _TOLERANCE:
+            faults.append(f"{sites[s].id} slot {slot}: {held:g} GPUs held of {limits['gpus'][s][slot]:g}")
     for (s, slot), kw in sorted(watts.items()):
-        facility_kw = kw * _value(sites[s].pue, slot)
-        if facility_kw > _value(sites[s].power_kw, slot) * (1 + _TOLERANCE) + _TOLERANCE:
-            faults.append(f"{sites[s].id} slot {slot}: {facility_kw:g} kW of {_value(sites[s].power_kw, slot):g}")
+        facility_kw, most_kw = kw * limits["pue"][s][slot], limits["power_kw"][s][slot]
+        if facility_kw > most_kw * (1 + _TOLERANCE) + _TOLERANCE:
+            faults.append(f"{sites[s].id} slot {slot}: {facility_kw:g} kW of {most_kw:g}")
     return Checked(total, tuple(faults))
 
 
@@ -90,29 +96,31 @@ def _broken(grid: Grid, jobs: Jobs, i: int, s: int, one: Placement) -> list[str]
     return found
 
 
-def _cost(grid: Grid, site: Site, s: int, jobs: Jobs, i: int, weights: Weights, one: Placement) -> float:
+def _per_kwh(site: Site, weights: Weights, slot: int) -> float:
+    """Return what 1 kWh of IT energy costs in a slot [g]; NaN without a forecast."""
+    cost = weights.carbon * _value(site.intensity_g_per_kwh, slot)
+    if weights.money_g:
+        cost += weights.money_g * _value(site.price_per_kwh, slot)
+    if weights.water_g_per_l:
+        cost += weights.water_g_per_l * _value(site.water_l_per_kwh, slot)
+    return cost * _value(site.pue, slot)
+
+
+def _cost(grid: Grid, per_kwh: Sequence[float], s: int, jobs: Jobs, i: int, weights: Weights, one: Placement) -> float:
     """Return what a job costs at its place: energy slot by slot, data moved, and delay."""
-
-    def per_kwh(slot: int) -> float:
-        cost = weights.carbon * _value(site.intensity_g_per_kwh, slot)
-        if weights.money_g:
-            cost += weights.money_g * _value(site.price_per_kwh, slot)
-        if weights.water_g_per_l:
-            cost += weights.water_g_per_l * _value(site.water_l_per_kwh, slot)
-        return cost * _value(site.pue, slot)
-
     slowdown, power = float(jobs.slowdown[i, one.level]), float(jobs.power[i, one.level])
     release = math.ceil(max(int(jobs.release_ms[i]) - grid.start_ms, 0) / grid.slot_ms)
-    seen = [rate for rate in map(per_kwh, range(grid.slots)) if not math.isnan(rate)]
-    total = float(jobs.transfer_kwh[i, s]) * sum(seen) / len(seen)
+    moved_kwh = float(jobs.transfer_kwh[i, s])
+    seen = [rate for rate in per_kwh if not math.isnan(rate)] if moved_kwh else []
+    total = moved_kwh * sum(seen) / len(seen) if moved_kwh else 0.0
     restored = math.ceil(max(float(jobs.resume_ms[i]), 0.0) / grid.slot_ms)
     working = []
     for n, (begin, end) in enumerate(one.slots):
         if n:
-            total += float(jobs.resume_kwh[i]) * per_kwh(begin)
+            total += float(jobs.resume_kwh[i]) * per_kwh[begin]
         working += list(range(begin + (restored if n else 0), end))
     for k, slot in enumerate(working):
-        total += _energy_kwh(grid, jobs, i, slowdown, power, k, len(working)) * per_kwh(slot)
+        total += _energy_kwh(grid, jobs, i, slowdown, power, k, len(working)) * per_kwh[slot]
     shortest = min(
         math.ceil(round(float(jobs.duration_ms[i] * slow) / grid.slot_ms, 9))
         for slow in jobs.slowdown[i]
