@@ -12,6 +12,7 @@ import platform
 import statistics
 import sys
 import time
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +20,13 @@ import numpy as np
 
 from attribution import Bars
 from instances import GRID, instance
+from wattkeeper.plan.again import along, plan_ahead, replan
+from wattkeeper.plan.bound import Prices, empty_places, price
 from wattkeeper.plan.check import check
 from wattkeeper.plan.place import Plan, cost_of, plan, room_of, run_now
 from wattkeeper.plan.placement import placements
 from wattkeeper.plan.polish import polish, programme, solver
+from wattkeeper.plan.problem import Grid, Jobs, Problem, pose
 
 HERE = Path(__file__).parent
 
@@ -95,6 +99,113 @@ def small(bars: Bars, n: int, seconds: float) -> None:
     verify(bars, f"{n} jobs polished", done)
 
 
+def again(bars: Bars, n: int, limits: tuple[float, float, float]) -> None:
+    """Change 1 % of the jobs (as many leave as arrive) and plan again: time, gap and how many keep their place."""
+    whole = instance(n + n // 100, 3, 60, 0.8)
+    order = np.random.default_rng(5).permutation(len(whole.jobs.ids))
+    first, then = np.sort(order[n // 100 :]), np.sort(order[: -(n // 100)])
+    old, new = (pose(whole.grid, whole.sites, whole.jobs.take(part), whole.weights) for part in (first, then))
+    before = plan(old)
+    anew_s, again_s = [], []
+    for _ in range(3):
+        begin = time.perf_counter()
+        anew = plan(new)
+        anew_s.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+        made = replan(before, new)
+        again_s.append(time.perf_counter() - begin)
+    gaps_pct = [100 * (m.gap if m.gap is not None else 99.0) for m in (made, anew)]
+    stood = {p.job: p for p in placements(old, before.places) if p}
+    stands = {p.job: p for p in placements(new, made.places) if p}
+    both = stood.keys() & stands.keys()
+    kept = sum(stood[j] == stands[j] for j in both) / len(both)
+    bars.at_most(
+        f"{n // 1000}k, 1 % changed, time / planning anew", _median_ratio(again_s, anew_s), limits[0], "{:.3f}"
+    )
+    bars.at_most(f"{n // 1000}k, 1 % changed, gap above anew [points]", gaps_pct[0] - gaps_pct[1], limits[1])
+    bars.at_least(f"{n // 1000}k, 1 % changed, places kept [%]", 100 * kept, limits[2])
+    bars.note(f"again {statistics.median(again_s) * 1000:.0f} ms, gap {gaps_pct[0]:.2f} %")
+    verify(bars, f"{n // 1000}k again", made)
+
+
+def _median_ratio(some: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(some, other, strict=True))
+
+
+def rolling(bars: Bars, n: int, errors: tuple[float, ...], limit: float) -> None:
+    """Plan a week hour by hour, knowing only what has been submitted, what usually arrives, and a forecast."""
+    whole = instance(n, 3, 60, 0.8)
+    usual = instance(n, 3, 60, 0.8, seed=1)
+    bound = price(whole).bound
+    now = cost_of(whole, run_now(whole))
+    saved = {}
+    for error in errors:
+        cost, late = week(whole, usual.jobs, error)
+        saved[error] = 100 * (now - cost) / (now - bound)
+        name = f"{n // 1000}k rolling, forecast error {error:.0%}"
+        bars.at_least(f"{name}, saving [%]", saved[error], limit)
+        bars.at_most(f"{name}, late jobs [%]", 100 * late / n, 0.1)
+    if 0.0 in saved and len(saved) > 1:
+        noisy = max(v for e, v in saved.items() if e)
+        bars.at_most(f"{n // 1000}k rolling, noisy above perfect [points]", noisy - saved[0.0], 1.0)
+
+
+def week(whole: Problem, usual: Jobs, error: float, seed: int = 0) -> tuple[float, int]:
+    """Return what the jobs that ran cost by the true signals, and how many ended after their deadline."""
+    rng = np.random.default_rng(seed)
+    grid, jobs = whole.grid, whole.jobs
+    ids = [*jobs.ids, *(f"usual-{i}" for i in usual.ids)]
+    every = join(jobs, usual, ids)
+    n, slots = len(jobs.ids), grid.slots
+    free = whole.gpus.copy()
+    started = np.zeros(len(ids), np.bool_)
+    places = empty_places(whole)
+    wave = np.cumsum(rng.standard_normal((len(whole.sites), slots * 2)), axis=1)
+    wave = (wave[:, 12:] - wave[:, :-12])[:, :slots] / 12**0.5
+    prices, before, late = None, grid, 0
+    for t in range(slots):
+        rest = Grid(grid.at_ms(t), grid.slot_ms, slots - t)
+        sure = 1.0 + error * wave[:, t:] * np.minimum(np.arange(slots - t) / 24, 1.0)
+        sites = [
+            replace(s, gpus=free[i, t:], intensity_g_per_kwh=np.maximum(s.intensity_g_per_kwh[t:] * sure[i], 0.0),
+                    price_per_kwh=s.price_per_kwh[t:])
+            for i, s in enumerate(whole.sites)
+        ]  # fmt: skip
+        known = np.flatnonzero((every.release_ms <= rest.start_ms) & ~started & (np.arange(len(ids)) < n))
+        coming = np.flatnonzero((every.release_ms > rest.start_ms) & (np.arange(len(ids)) >= n))
+        if not len(known):
+            continue
+        queue = pose(rest, sites, every.take(known), whole.weights)
+        if hopeless := set(queue.skipped):
+            at = np.array([i for i in known if ids[i] in hopeless])
+            late += len(at)
+            every.deadline_ms[at] = grid.end_ms
+            queue = pose(rest, sites, every.take(known), whole.weights)
+        awaited = pose(rest, sites, every.take(np.concatenate((known, coming))), whole.weights)
+        if prices is not None:
+            prices = Prices(along(prices.gpu, before, rest), along(prices.power, before, rest), 0.0)
+        made = plan_ahead(queue, awaited, start=prices)
+        prices, before = made.prices, rest
+        for q in np.flatnonzero((made.places.start == 0) & (made.places.mode >= 0)):
+            i, m = int(known[queue.planned[q]]), made.places.mode[q]
+            s, length = int(queue.modes.site[m]), int(queue.modes.length[m])
+            free[s, t : t + length] -= jobs.gpus[i]
+            started[i] = True
+            j = int(np.searchsorted(whole.planned, i))
+            sites_of_j = whole.modes.site[whole.modes.mode0[j] : whole.modes.mode0[j + 1]]
+            places.mode[j] = whole.modes.mode0[j] + int(np.flatnonzero(sites_of_j == s)[0])
+            places.start[j] = t
+    if not started[:n].all():
+        raise SystemExit(f"{n - int(started[:n].sum())} jobs never ran in the rolling week")
+    return cost_of(whole, places), late
+
+
+def join(jobs: Jobs, usual: Jobs, ids: list[str]) -> Jobs:
+    """Return both as one table of columns."""
+    names = [f.name for f in fields(Jobs) if f.name not in {"ids", "profiles"}]
+    return Jobs(ids=ids, **{name: np.concatenate((getattr(jobs, name), getattr(usual, name))) for name in names})
+
+
 def main() -> int:
     """Run the bars."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -108,12 +219,15 @@ def main() -> int:
     if quick:
         gaps(bars, 20_000, 3, 60, {0.8: 1.0, 0.95: 1.5}, 1)
         weak_spot(bars, 4.0)
+        again(bars, 20_000, (0.1, 0.4, 90.0))
         linear_programme(bars, 1000, 1.0, 10.0)
         small(bars, 200, 3)
     else:
         gaps(bars, 100_000, 3, 60, {0.5: 1.0, 0.8: 0.6, 0.95: 1.0}, 3)
         gaps(bars, 100_000, 10, 15, {0.5: 1.2, 0.8: 1.2, 0.95: 1.8}, 1)
         weak_spot(bars, 4.0)
+        again(bars, 100_000, (0.05, 0.4, 90.0))
+        rolling(bars, 10_000, (0.0, 0.05, 0.1), 88.0)
         small(bars, 1000, 60)
         linear_programme(bars, 10_000, 25.0, 1.0)
     if not quick:

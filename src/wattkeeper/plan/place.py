@@ -55,23 +55,25 @@ class Plan:
         return (self.cost_g - self.bound_g) / self.bound_g
 
 
-def plan(problem: Problem, *, prices: Prices | None = None, seed: int = 0) -> Plan:
-    """Plan all jobs. prices: found before; default: found here.
+def plan(problem: Problem, *, prices: Prices | None = None, seed: int = 0, keep_room: bool = False) -> Plan:
+    """Plan all jobs. prices: found before; default: found here. keep_room: let prices count to the end, so that the
+    room they stand for is left to jobs still to come.
 
     Equal arguments give equal plans. What finds no room is left unplaced only where no way was found to place all.
     """
     rng = np.random.default_rng(seed)
+    scales = (1.0, 1.0, 1.0) if keep_room else _SCALES
     prices = prices or price(problem)
     places = evaluate(problem, prices.gpu, prices.power).places
     room = room_of(problem, places)
     if not negotiate(problem, prices, places, room, rng):
         _insist(problem, prices, places, room)
-    settle(problem, prices, places, room, rng)
+    settle(problem, prices, places, room, rng, scales)
     if (places.mode == NOWHERE).any():
         other = run_now(problem)
         if (other.mode == NOWHERE).sum() < (places.mode == NOWHERE).sum():
             places, room = other, room_of(problem, other)
-            settle(problem, prices, places, room, rng)
+            settle(problem, prices, places, room, rng, scales)
     return Plan(problem, places, prices, cost_of(problem, places))
 
 
@@ -132,13 +134,13 @@ def negotiate(
     penalty = np.full_like(problem.gpus, _FIRST_PENALTY * mean) + 0.3 * prices.gpu
     order = np.arange(len(places.mode), dtype=np.int64) if jobs is None else jobs.copy()
     for _ in range(_TURNS):
-        over = _over(room)
+        over = overfull(room)
         if not over.any():
             return True
         rng.shuffle(order)
         move_jobs(problem.modes, lines, scratch, order, places, room, penalty, False, 0.0, True)
-        penalty *= np.where(_over(room), _DEARER * _DEARER_THERE, _DEARER)
-    return not _over(room).any()
+        penalty *= np.where(overfull(room), _DEARER * _DEARER_THERE, _DEARER)
+    return not overfull(room).any()
 
 
 def settle(
@@ -165,7 +167,7 @@ def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> Non
     """Take out what stands in slots that hold too much, and put it back where it fits, the largest first."""
     modes = problem.modes
     over = np.zeros((room.gpus.shape[0], room.gpus.shape[1] + 1), np.int64)
-    np.cumsum(_over(room), axis=1, out=over[:, 1:])
+    np.cumsum(overfull(room), axis=1, out=over[:, 1:])
     end = np.where(modes.resume[places.mode] == RIGID, places.start + modes.length[places.mode], modes.end[places.mode])
     site = modes.site[places.mode]
     out = np.flatnonzero((places.mode != NOWHERE) & (over[site, end] > over[site, places.start]))
@@ -177,5 +179,6 @@ def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> Non
     move_jobs(modes, lines, scratch_for(problem), out, places, room, nothing, True, 0.0, False)
 
 
-def _over(room: Room) -> NDArray[np.bool_]:
+def overfull(room: Room) -> NDArray[np.bool_]:
+    """Return the slots that hold too much, (sites, slots)."""
     return (room.gpus < 0.0) | (room.kw < -1e-9)

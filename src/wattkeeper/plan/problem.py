@@ -8,7 +8,7 @@ call worth as much.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -182,6 +182,14 @@ class Jobs:
             profiles={i: j.profile for i, j in enumerate(jobs) if j.profile},
             **{name: np.array(values, np.float64) for name, values in reals.items()},
         )
+
+    def take(self, some: Int64s) -> Jobs:
+        """Return some of the jobs, by place."""
+        at = some.tolist()
+        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"ids", "profiles"}}
+        profiles = {i: self.profiles[old] for i, old in enumerate(at) if old in self.profiles} if self.profiles else {}
+        ids = [self.ids[i] for i in at]
+        return Jobs(ids=ids, profiles=profiles, **{name: column[some] for name, column in columns.items()})
 
     def __len__(self) -> int:
         return len(self.ids)
