@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.plan.bound import Prices, climb, empty_places, evaluate
+from wattkeeper.plan.bound import Choices, Prices, climb, empty_places, evaluate
 from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, cost_jobs
 from wattkeeper.plan.place import Plan, cost_of, negotiate, overfull, plan, room_of, settle
 from wattkeeper.plan.problem import Grid, Problem
@@ -42,7 +44,7 @@ def replan(previous: Plan, problem: Problem, *, seed: int = 0) -> Plan:
     if not negotiate(problem, prices, places, room, rng):
         return plan(problem, prices=prices, seed=seed)
     moved = (places.mode != stood[0]) | (places.start != stood[1]) | ~same
-    some = np.union1d(np.flatnonzero(moved), _most_to_gain(problem, prices, places, chosen.places))
+    some = np.union1d(np.flatnonzero(moved), _most_to_gain(problem, places, chosen))
     settle(problem, prices, places, room, rng, (0.8, 0.4, 0.0), some.astype(np.int64), _WORTH_MOVING)
     if (places.mode == NOWHERE).any():
         return plan(problem, prices=prices, seed=seed)
@@ -81,8 +83,9 @@ def carry(previous: Plan, problem: Problem) -> tuple[Places, NDArray[np.bool_]]:
     """Return the old places in the new problem, and (n,) whether each job has one that its limits still allow."""
     old, new = previous.problem.modes, problem.modes
     by = shift(previous.problem.grid, problem.grid)
-    number = {previous.problem.jobs.ids[i]: j for j, i in enumerate(previous.problem.planned.tolist())}
-    was = np.array([number.get(problem.jobs.ids[i], -1) for i in problem.planned.tolist()], np.int64)
+    names, knew = _names(problem), _names(previous.problem)
+    number = dict(zip(knew, range(len(knew)), strict=True))
+    was = np.fromiter(map(number.get, names, repeat(-1)), np.int64, len(names))
     places = empty_places(problem)
     if not len(was) or not number:
         return places, np.zeros(len(was), np.bool_)
@@ -101,6 +104,11 @@ def carry(previous: Plan, problem: Problem) -> tuple[Places, NDArray[np.bool_]]:
     return places, same
 
 
+def _names(problem: Problem) -> list[str]:
+    ids = problem.jobs.ids
+    return list(ids) if len(problem.planned) == len(ids) else [ids[i] for i in problem.planned.tolist()]
+
+
 def _carry_marks(previous: Plan, problem: Problem, was: int, j: int, end: int, by: int, places: Places) -> bool:
     """Copy the slots of a suspendable job; return whether all of them still lie before the end of its mode."""
     old, new = previous.problem.modes, problem.modes
@@ -113,14 +121,13 @@ def _carry_marks(previous: Plan, problem: Problem, was: int, j: int, end: int, b
     return True
 
 
-def _most_to_gain(problem: Problem, prices: Prices, places: Places, chosen: Places) -> Int64s:
+def _most_to_gain(problem: Problem, places: Places, chosen: Choices) -> Int64s:
     """Return the jobs that stand worst against their choice under the prices: a few in a hundred."""
-    lines = problem.lines(prices.gpu, prices.power)
-    here, there = np.empty(len(places.mode)), np.empty(len(places.mode))
-    cost_jobs(problem.modes, lines, places, here)
-    cost_jobs(problem.modes, lines, chosen, there)
-    most = max(int(_LOOK_AGAIN * len(here)), 1)
-    worst: Int64s = (
-        np.argpartition(there - here, min(most, len(here) - 1))[:most] if len(here) else np.empty(0, np.int64)
-    )
+    elsewhere = np.flatnonzero((places.mode != chosen.places.mode) | (places.start != chosen.places.start))
+    cost = np.empty(len(places.mode))
+    lines = problem.lines(chosen.prices.gpu, chosen.prices.power)
+    cost_jobs(problem.modes, lines, places, elsewhere, cost)
+    most = min(int(_LOOK_AGAIN * len(cost)) + 1, len(elsewhere))
+    loss = cost[elsewhere] - chosen.cost[elsewhere]
+    worst: Int64s = elsewhere[np.argsort(-loss, kind="stable")[:most]]
     return worst

@@ -55,11 +55,13 @@ def no_prices(problem: Problem) -> Prices:
 class Choices:
     """What the jobs choose under some prices, capacity or not.
 
-    over, over_kw: (sites, slots) GPUs and kW chosen beyond the limit, negative where there is room.
+    cost: (n,) what each job's choice costs, prices included. over, over_kw: (sites, slots) GPUs and kW chosen beyond
+    the limit, negative where there is room.
     """
 
     prices: Prices
     places: Places
+    cost: Floats
     over: Floats
     over_kw: Floats
 
@@ -69,14 +71,14 @@ def evaluate(problem: Problem, gpu: Floats, power: Floats, *, every: int = 1) ->
 
     every: look at each such job only, counted as often; then the bound is an estimate and no bound.
     """
-    places, chosen, used, used_kw = _choose(problem, problem.lines(gpu, power), every)
+    places, cost, chosen, used, used_kw = _choose(problem, problem.lines(gpu, power), every)
     finite = np.isfinite(problem.power_kw)
     limit_kw = np.where(finite, problem.power_kw, 0.0)
     paid_for = float((gpu * problem.gpus).sum() + (power * limit_kw).sum())
     bound = every * chosen - paid_for - _ROUNDING * (abs(chosen) + abs(paid_for))
     over = every * np.cumsum(used, axis=1)[:, :-1] - problem.gpus
     over_kw = np.where(finite, every * np.cumsum(used_kw, axis=1)[:, :-1] - limit_kw, 0.0)
-    return Choices(Prices(gpu, power, bound, 1.0 / every), places, over, over_kw)
+    return Choices(Prices(gpu, power, bound, 1.0 / every), places, cost, over, over_kw)
 
 
 def price(problem: Problem, *, most: int | None = None) -> Prices:
@@ -142,15 +144,15 @@ def climb(
     return replace(best.prices, passes=tried / every)
 
 
-def _choose(problem: Problem, lines: Lines, every: int) -> tuple[Places, float, Floats, Floats]:
+def _choose(problem: Problem, lines: Lines, every: int) -> tuple[Places, Floats, float, Floats, Floats]:
     """Price the jobs, in a fixed number of parts so that sums do not depend on the number of threads."""
     shape = (problem.gpus.shape[0], problem.gpus.shape[1] + 1)
-    places = empty_places(problem)
+    places, each = empty_places(problem), np.zeros(len(problem.planned))
     parts = np.array_split(np.arange(0, len(problem.planned), every, dtype=np.int64), _PARTS)
 
     def one(jobs: NDArray[np.int64]) -> tuple[float, Floats, Floats]:
         used, used_kw = np.zeros(shape), np.zeros(shape)
-        cost = price_jobs(problem.modes, lines, scratch_for(problem), jobs, places, used, used_kw)
+        cost = price_jobs(problem.modes, lines, scratch_for(problem), jobs, places, each, used, used_kw)
         return cost, used, used_kw
 
     if COMPILED and len(problem.planned) > _WORTH_THREADS * every:
@@ -158,13 +160,19 @@ def _choose(problem: Problem, lines: Lines, every: int) -> tuple[Places, float, 
             done = list(pool.map(one, parts))
     else:
         done = [one(jobs) for jobs in parts]
-    return places, sum(d[0] for d in done), np.sum([d[1] for d in done], axis=0), np.sum([d[2] for d in done], axis=0)
+    used, used_kw = np.sum([d[1] for d in done], axis=0), np.sum([d[2] for d in done], axis=0)
+    return places, each, sum(d[0] for d in done), used, used_kw
 
 
 def empty_places(problem: Problem) -> Places:
     """Return places with no job placed."""
     n = len(problem.planned)
     return Places(np.full(n, -1, np.int64), np.zeros(n, np.int64), np.zeros(int(problem.modes.mark0[-1]), np.uint8))
+
+
+def everyone(problem: Problem) -> NDArray[np.int64]:
+    """Return all planned jobs, by number."""
+    return np.arange(len(problem.planned), dtype=np.int64)
 
 
 def scratch_for(problem: Problem) -> Scratch:

@@ -98,11 +98,18 @@ class Scratch(NamedTuple):
 
 @njit
 def price_jobs(
-    modes: Modes, lines: Lines, scratch: Scratch, jobs: Int64s, places: Places, used: Floats, used_kw: Floats
+    modes: Modes,
+    lines: Lines,
+    scratch: Scratch,
+    jobs: Int64s,
+    places: Places,
+    cost: Floats,
+    used: Floats,
+    used_kw: Floats,
 ) -> float:
     """Let every one of some jobs take its cheapest option, capacity or not; return the sum of their costs.
 
-    places is filled; used and used_kw gain, as differences along time, (sites, slots + 1).
+    places and cost (n,) are filled; used and used_kw gain, as differences along time, (sites, slots + 1).
     """
     total = 0.0
     for j in jobs:
@@ -126,6 +133,7 @@ def price_jobs(
                     start = _mark_slots(modes, m, scratch, places.marks, j)
         places.mode[j] = mode
         places.start[j] = start
+        cost[j] = best
         total += best
         _spread(modes, places, j, used, used_kw)
     return total
@@ -209,10 +217,10 @@ def move_jobs(
 
 
 @njit
-def cost_jobs(modes: Modes, lines: Lines, places: Places, cost: Floats) -> float:
-    """Fill in what each placed job costs, 0 for the others; return the sum."""
+def cost_jobs(modes: Modes, lines: Lines, places: Places, jobs: Int64s, cost: Floats) -> float:
+    """Fill in what each placed one of some jobs costs, 0 for the others; return the sum."""
     total = 0.0
-    for j in range(len(places.mode)):
+    for j in jobs:
         cost[j] = 0.0 if places.mode[j] == NOWHERE else _own_cost(modes, lines, places, j)
         total += cost[j]
     return total

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.plan.bound import Prices, empty_places, evaluate, price, scratch_for
+from wattkeeper.plan.bound import Prices, empty_places, evaluate, everyone, price, scratch_for
 from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room, cost_jobs, hold_jobs, move_jobs
 from wattkeeper.plan.problem import Problem
 
@@ -112,13 +112,13 @@ def room_of(problem: Problem, places: Places | None) -> Room:
     """Return what is left on the grid when some places are taken."""
     room = Room(problem.gpus.copy(), problem.power_kw.copy())
     if places is not None:
-        hold_jobs(problem.modes, places, np.arange(len(places.mode), dtype=np.int64), room, 1.0)
+        hold_jobs(problem.modes, places, everyone(problem), room, 1.0)
     return room
 
 
 def cost_of(problem: Problem, places: Places) -> float:
     """Return what the placed jobs cost [g]."""
-    return float(cost_jobs(problem.modes, problem.plain, places, np.empty(len(places.mode))))
+    return float(cost_jobs(problem.modes, problem.plain, places, everyone(problem), np.empty(len(places.mode))))
 
 
 def negotiate(
@@ -132,7 +132,7 @@ def negotiate(
     scratch = scratch_for(problem)
     mean = max(abs(prices.bound), 1e-9) / max(float(problem.gpus.sum()), 1.0)
     penalty = np.full_like(problem.gpus, _FIRST_PENALTY * mean) + 0.3 * prices.gpu
-    order = np.arange(len(places.mode), dtype=np.int64) if jobs is None else jobs.copy()
+    order = everyone(problem) if jobs is None else jobs.copy()
     for _ in range(_TURNS):
         over = overfull(room)
         if not over.any():
@@ -156,7 +156,7 @@ def settle(
     """Move each job to its best place that fits, turn by turn, prices counting less and less. See move_jobs."""
     scratch = scratch_for(problem)
     nothing = np.zeros_like(problem.gpus)
-    order = np.arange(len(places.mode), dtype=np.int64) if jobs is None else jobs.copy()
+    order = everyone(problem) if jobs is None else jobs.copy()
     for scale in scales:
         lines = problem.lines(prices.gpu * scale, prices.power * scale)
         rng.shuffle(order)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wattkeeper.plan.bound import everyone
 from wattkeeper.plan.kernel import NOWHERE, OFF, RIGID, Places, cost_jobs
 from wattkeeper.plan.problem import Problem, mean_seen
 
@@ -74,7 +75,7 @@ def amounts(problem: Problem, places: Places) -> Amounts:
         np.cumsum(rate * grid.slot_h, axis=1, out=sums[:, 1:])
         lines = problem.plain._replace(energy=sums)
         cost = np.empty(len(places.mode))
-        cost_jobs(modes._replace(fixed=moved, delay=np.zeros_like(moved)), lines, places, cost)
+        cost_jobs(modes._replace(fixed=moved, delay=np.zeros_like(moved)), lines, places, everyone(problem), cost)
         return cost
 
     def over_time(name: str) -> Floats:
@@ -84,7 +85,7 @@ def amounts(problem: Problem, places: Places) -> Amounts:
     names = ("intensity_g_per_kwh", "price_per_kwh", "water_l_per_kwh")
     carbon, cost, water = (total(pue * np.nan_to_num(over_time(name))) for name in names)
     weighed = np.empty(len(places.mode))
-    cost_jobs(modes, problem.plain, places, weighed)
+    cost_jobs(modes, problem.plain, places, everyone(problem), weighed)
     delay = np.where(placed, (last_slot(problem, places) - _soonest(problem)) * grid.slot_h, 0.0)
     return Amounts(total(pue), carbon, cost, water, delay, weighed)
 
