@@ -18,6 +18,7 @@ from wattkeeper.cli.demo import demo
 from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
+from wattkeeper.cli.plan import plan
 from wattkeeper.cli.statement import statement
 from wattkeeper.core.errors import WattkeeperError
 
@@ -47,6 +48,7 @@ app.command("check")(check)
 app.command("statement")(statement)
 app.command("job")(job)
 app.command("meters")(meters)
+app.command("plan")(plan)
 app.command("demo")(demo)
 
 
