@@ -23,7 +23,7 @@ from instances import GRID, instance
 from wattkeeper.plan.again import along, plan_ahead, replan
 from wattkeeper.plan.bound import Prices, empty_places, price
 from wattkeeper.plan.check import check
-from wattkeeper.plan.place import Plan, cost_of, plan, room_of, run_now
+from wattkeeper.plan.place import Plan, cost_of, improve, plan, room_of, run_now
 from wattkeeper.plan.placement import placements
 from wattkeeper.plan.polish import polish, programme, solver
 from wattkeeper.plan.problem import Grid, Jobs, Problem, pose
@@ -81,7 +81,7 @@ def linear_programme(bars: Bars, n: int, limit: float, gap: float) -> None:
 def weak_spot(bars: Bars, limit: float) -> None:
     """Ten small sites and gangs of 64, where ejection fails."""
     problem = instance(10_000, 10, 60, 0.8)
-    made = plan(problem)
+    made = improve(plan(problem))
     bars.at_most(
         f"10k, 10 sites of {problem.gpus[0, 0]:.0f}, gangs of 64, gap [%]",
         100 * (made.gap if made.gap is not None else 99.0), limit,
@@ -92,7 +92,7 @@ def weak_spot(bars: Bars, limit: float) -> None:
 
 def small(bars: Bars, n: int, seconds: float) -> None:
     """Polish a small instance."""
-    made = plan(instance(n, 3, 60, 0.5, biggest=16))
+    made = improve(plan(instance(n, 3, 60, 0.5, biggest=16)), rounds=100)
     done = polish(made, seconds=seconds)
     bars.at_most(f"{n} jobs, gap polished / not", (done.gap or 0.0) / (made.gap or 1.0), 1.0)
     bars.note(f"{n} jobs: gap {made.gap:.2%}, polished in {seconds:.0f} s {done.gap:.2%}")
@@ -221,7 +221,7 @@ def main() -> int:
         weak_spot(bars, 4.0)
         again(bars, 20_000, (0.1, 0.4, 90.0))
         linear_programme(bars, 1000, 1.0, 10.0)
-        small(bars, 200, 3)
+        small(bars, 400, 5)
     else:
         gaps(bars, 100_000, 3, 60, {0.5: 1.0, 0.8: 0.6, 0.95: 1.0}, 3)
         gaps(bars, 100_000, 10, 15, {0.5: 1.2, 0.8: 1.2, 0.95: 1.8}, 1)

@@ -21,7 +21,7 @@ from wattkeeper.integrations.csvfile.numbers import read_reals
 from wattkeeper.integrations.csvfile.times import read_times
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.kernel import NOWHERE, Places
-from wattkeeper.plan.place import Plan, plan, run_now
+from wattkeeper.plan.place import Plan, improve, plan, run_now
 from wattkeeper.plan.placement import Amounts, Placement, amounts, placements
 from wattkeeper.plan.polish import polish
 from wattkeeper.plan.problem import Grid, Job, Level, Problem, Site, Weights, pose
@@ -39,6 +39,7 @@ COLUMNS = (*REQUIRED, *TIMES, "tier", "sites", "levels", "suspendable", *REALS[3
 _SIGNALS = {
     "intensity": "intensity_g_per_kwh", "price": "price_per_kwh", "water": "water_l_per_kwh", "pue": "pue",
 }  # fmt: skip
+_IMPROVED = 5000
 _DEFAULTS = {"intensity": np.nan, "price": np.nan, "water": np.nan, "pue": 1.0}
 
 
@@ -115,6 +116,8 @@ def outlook(
     _need(signals, weights)
     problem = pose(grid, sites, jobs, weights)
     made = plan(problem)
+    if len(problem.planned) <= _IMPROVED:
+        made = improve(made, rounds=100)
     if polish_s:
         made = polish(made, seconds=polish_s)
     now = run_now(problem)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from tests.plan.instances import HOUR, START, cheapest, problems
 from wattkeeper.plan.check import Checked, check
 from wattkeeper.plan.kernel import NOWHERE, Places
-from wattkeeper.plan.place import cost_of, plan, run_now
+from wattkeeper.plan.place import cost_of, improve, plan, run_now
 from wattkeeper.plan.placement import Placement, amounts, placements
 from wattkeeper.plan.problem import Grid, Job, Jobs, Level, Problem, Site, Weights, pose
 
@@ -36,6 +36,27 @@ def test_every_plan_passes_the_check(problem: Problem):
     assert found.faults == ()
     assert found.cost_g == pytest.approx(made.cost_g, rel=1e-9, abs=1e-6)
     assert made.unplaced or made.bound_g <= made.cost_g
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(most_jobs=8))
+def test_improving_never_costs_more_and_breaks_nothing(problem: Problem):
+    """After ruin and recreate the plan still passes the check, places as many jobs and costs at most as much."""
+    made = plan(problem)
+    better = improve(made, rounds=3)
+    found = checked(problem, better.places)
+
+    assert found.faults == ()
+    assert found.cost_g == pytest.approx(better.cost_g, rel=1e-9, abs=1e-6)
+    assert better.cost_g <= made.cost_g
+    assert better.unplaced == made.unplaced
+
+
+def test_improving_finds_what_single_moves_do_not():
+    """On a crowded week groups of jobs change places to a gain that no job has alone."""
+    made = plan(crowded(400))
+
+    assert improve(made).cost_g < made.cost_g
 
 
 @settings(max_examples=100, deadline=None)

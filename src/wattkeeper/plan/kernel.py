@@ -169,37 +169,7 @@ def move_jobs(
         old_cost = _FAR
         if keep > 0.0 and old_mode != NOWHERE and _fits(modes, places, j, room):
             old_cost = _own_cost(modes, lines, places, j)
-        best, mode, start = _FAR, NOWHERE, 0
-        marked = False
-        for m in range(modes.mode0[j], modes.mode0[j + 1]):
-            if modes.resume[m] == RIGID:
-                n = _weigh(modes, lines, m, scratch.cost)
-                _overload(modes, lines, m, room, penalty, hard, scratch.over)
-                length = modes.length[m]
-                at, least = -1, best
-                if hard:
-                    for t in range(n):
-                        if scratch.cost[t] < least and scratch.over[t + length] == scratch.over[t]:
-                            least = scratch.cost[t]
-                            at = t
-                else:
-                    for t in range(n):
-                        cost = scratch.cost[t] + (scratch.over[t + length] - scratch.over[t])
-                        if cost < least:
-                            least = cost
-                            at = t
-                if at >= 0:
-                    best, mode, start, marked = least, m, modes.first[m] + at, False
-            else:
-                _weigh_slots(modes, lines, m, scratch.cost)
-                _overload(modes, lines, m, room, penalty, hard, scratch.over)
-                if hard:
-                    for t in range(modes.end[m] - modes.first[m]):
-                        if scratch.over[t + 1] > scratch.over[t]:
-                            scratch.cost[t] = _FAR
-                least = _choose_slots(modes, lines, m, scratch, best)
-                if least < best:
-                    best, mode, marked = least, m, True
+        best, mode, start, marked = _seek(modes, lines, scratch, j, room, penalty, hard)
         if mode == NOWHERE or (keep > 0.0 and best >= old_cost - keep * abs(old_cost)):
             mode, start, marked = old_mode, old_start, False
             if mode != NOWHERE and hard and not _fits(modes, places, j, room):
@@ -214,6 +184,79 @@ def move_jobs(
         if mode != old_mode or start != old_start:
             moved += 1
     return moved
+
+
+@njit
+def ruin_jobs(
+    modes: Modes,
+    plain: Lines,
+    priced: Lines,
+    scratch: Scratch,
+    groups: Int64s,
+    coins: NDArray[np.bool_],
+    places: Places,
+    spare: Marks,
+    room: Room,
+    nothing: Floats,
+    slack: float,
+) -> int:
+    """Take groups of jobs out and put them back in order where they fit best; keep what costs hardly more than before.
+
+    groups: (g, k) jobs, −1 for none. coins: (g,) whether prices count while they are put back. spare: room for the
+    marks of one group's jobs. plain: lines without prices, which costs are counted in. slack: how much more a group may
+    cost after. Returns how many groups gained.
+    """
+    gained = 0
+    for g in range(len(groups)):
+        group = groups[g]
+        old_mode, old_start = places.mode[group], places.start[group]
+        lines = priced if coins[g] else plain
+        old_cost = 0.0
+        kept = 0
+        for i in range(len(group)):
+            j = group[i]
+            if j < 0 or old_mode[i] == NOWHERE:
+                continue
+            old_cost += _own_cost(modes, plain, places, j)
+            _hold(modes, places, j, room, -1.0)
+            places.mode[j] = NOWHERE
+            for at in range(modes.mark0[j], modes.mark0[j + 1]):
+                spare[kept] = places.marks[at]
+                kept += 1
+        new_cost = 0.0
+        whole = True
+        for i in range(len(group)):
+            j = group[i]
+            if j < 0 or old_mode[i] == NOWHERE:
+                continue
+            _, mode, start, marked = _seek(modes, lines, scratch, j, room, nothing, True)
+            if mode == NOWHERE:
+                whole = False
+                break
+            if marked:
+                _weigh_again(modes, lines, mode, room, nothing, True, scratch)
+                start = _mark_slots(modes, mode, scratch, places.marks, j)
+            places.mode[j], places.start[j] = mode, start
+            _hold(modes, places, j, room, 1.0)
+            new_cost += _own_cost(modes, plain, places, j)
+        if whole and new_cost <= old_cost + slack:
+            gained += new_cost < old_cost * (1.0 - 1e-9)
+            continue
+        kept = 0
+        for i in range(len(group)):
+            j = group[i]
+            if j < 0 or old_mode[i] == NOWHERE:
+                continue
+            if places.mode[j] != NOWHERE:
+                _hold(modes, places, j, room, -1.0)
+            places.mode[j], places.start[j] = old_mode[i], old_start[i]
+            for at in range(modes.mark0[j], modes.mark0[j + 1]):
+                places.marks[at] = spare[kept]
+                kept += 1
+        for j in group:
+            if j >= 0 and places.mode[j] != NOWHERE:
+                _hold(modes, places, j, room, 1.0)
+    return gained
 
 
 @njit
@@ -232,6 +275,48 @@ def hold_jobs(modes: Modes, places: Places, jobs: Int64s, room: Room, sign: floa
     for j in jobs:
         if places.mode[j] != NOWHERE:
             _hold(modes, places, j, room, sign)
+
+
+@njit
+def _seek(
+    modes: Modes, lines: Lines, scratch: Scratch, j: int, room: Room, penalty: Floats, hard: bool
+) -> tuple[float, int, int, bool]:
+    """Return the cost, mode and start of a job's best place, and whether its slots are still to be marked.
+
+    The start counts only for a mode in one piece; for others `_weigh_again` and `_mark_slots` find the slots.
+    """
+    best, mode, start = _FAR, NOWHERE, 0
+    marked = False
+    for m in range(modes.mode0[j], modes.mode0[j + 1]):
+        if modes.resume[m] == RIGID:
+            n = _weigh(modes, lines, m, scratch.cost)
+            _overload(modes, lines, m, room, penalty, hard, scratch.over)
+            length = modes.length[m]
+            at, least = -1, best
+            if hard:
+                for t in range(n):
+                    if scratch.cost[t] < least and scratch.over[t + length] == scratch.over[t]:
+                        least = scratch.cost[t]
+                        at = t
+            else:
+                for t in range(n):
+                    cost = scratch.cost[t] + (scratch.over[t + length] - scratch.over[t])
+                    if cost < least:
+                        least = cost
+                        at = t
+            if at >= 0:
+                best, mode, start, marked = least, m, modes.first[m] + at, False
+        else:
+            _weigh_slots(modes, lines, m, scratch.cost)
+            _overload(modes, lines, m, room, penalty, hard, scratch.over)
+            if hard:
+                for t in range(modes.end[m] - modes.first[m]):
+                    if scratch.over[t + 1] > scratch.over[t]:
+                        scratch.cost[t] = _FAR
+            least = _choose_slots(modes, lines, m, scratch, best)
+            if least < best:
+                best, mode, marked = least, m, True
+    return best, mode, start, marked
 
 
 @njit

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.bound import Prices, empty_places, evaluate, everyone, price, scratch_for
-from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room, cost_jobs, hold_jobs, move_jobs
+from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room, cost_jobs, hold_jobs, move_jobs, ruin_jobs
 from wattkeeper.plan.problem import Problem
 
 Int64s = NDArray[np.int64]
@@ -21,6 +21,10 @@ Floats = NDArray[np.float64]
 _TURNS = 80
 _FIRST_PENALTY = 0.05
 _DEARER, _DEARER_THERE = 1.1, 1.3
+_GROUP = 10
+_REACH = 40
+_PRICED = 0.5
+_SLACK = 0.1
 _SCALES = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0, 0.0)
 
 
@@ -161,6 +165,53 @@ def settle(
         lines = problem.lines(prices.gpu * scale, prices.power * scale)
         rng.shuffle(order)
         move_jobs(problem.modes, lines, scratch, order, places, room, nothing, True, keep, False)
+
+
+def improve(made: Plan, *, rounds: int = 20, seed: int = 0) -> Plan:
+    """Return a plan that costs at most as much: groups of jobs near in time are taken out and put back in turn.
+
+    rounds: each tries about one group for every two jobs, at most 20 000. This is ruin and recreate (G. Schrimpf et
+    al., Journal of Computational Physics 159(2), 2000): a little more cost is accepted at first, and the best is kept.
+    It helps small queues and big gangs; large queues are as good as the bound can tell without it.
+    """
+    problem, prices = made.problem, made.prices
+    rng = np.random.default_rng(seed)
+    places = _copy(made.places)
+    room, scratch = room_of(problem, places), scratch_for(problem)
+    lines = problem.lines(prices.gpu, prices.power)
+    nothing = np.zeros_like(problem.gpus)
+    n = len(places.mode)
+    tries = min(n // 2 + 50, 20_000)
+    windows = np.diff(problem.modes.mark0)
+    spare = np.empty(int(windows.max(initial=0)) * _GROUP, np.uint8)
+    slack = _SLACK * abs(made.cost_g) / max(n, 1) * min(1.0, 1000 / max(n, 1))
+    best, least = made.places, made.cost_g
+    for turn in range(rounds if n > 1 else 0):
+        by_start = np.argsort(np.where(places.mode == NOWHERE, -1, places.start), kind="stable")
+        groups = by_start[_near(rng, n, tries)].astype(np.int64)
+        size = rng.integers(2, _GROUP + 1, tries)
+        groups = np.where(np.arange(groups.shape[1]) < size[:, None], groups, -1)
+        groups = rng.permuted(groups, axis=1)
+        ruin_jobs(
+            problem.modes, problem.plain, lines, scratch, groups, rng.random(tries) < _PRICED, places, spare, room,
+            nothing, slack * (1.0 - (turn + 1) / rounds),
+        )  # fmt: skip
+        if (cost := cost_of(problem, places)) < least:
+            best, least = _copy(places), cost
+    return Plan(problem, best, prices, least)
+
+
+def _copy(places: Places) -> Places:
+    return Places(places.mode.copy(), places.start.copy(), places.marks.copy())
+
+
+def _near(rng: np.random.Generator, n: int, tries: int) -> Int64s:
+    """Return groups of different ranks near each other, (tries, up to _GROUP)."""
+    most = min(_GROUP, n)
+    reach = np.minimum(np.exp(rng.uniform(0, np.log(_REACH), tries)).astype(np.int64), max((n - 1) // most, 1))
+    first = (rng.random(tries) * (n - reach * (most - 1))).astype(np.int64)
+    ranks: Int64s = first[:, None] + reach[:, None] * np.arange(most)
+    return ranks
 
 
 def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> None:
