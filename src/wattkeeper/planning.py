@@ -77,7 +77,7 @@ class Totals:
 class Outlook:
     """A planned queue. signals: the words on where each site's values come from, by site and kind.
 
-    gap: (cost − bound) / bound of the weighed cost; None where a job found no place.
+    gap: (cost − bound) / bound of the weighed cost; None where a job found no place or the bound is not above 0.
     """
 
     made: Plan
@@ -313,6 +313,7 @@ def _totals(places: Places, each: Amounts, known: set[str]) -> Totals:
 def to_json(found: Outlook) -> dict[str, Any]:
     """Return everything as plain data: times in ISO 8601, amounts with their unit in the name."""
     grid = found.grid
+    powers = powers_of(found)
     return {
         "start": iso(grid.start_ms),
         "end": iso(grid.end_ms),
@@ -321,8 +322,8 @@ def to_json(found: Outlook) -> dict[str, Any]:
             {
                 "job_id": line.job,
                 "why": line.why,
-                "now": _place(found.made.problem, line.now),
-                "planned": _place(found.made.problem, line.planned),
+                "now": _place(grid, powers, line.now),
+                "planned": _place(grid, powers, line.planned),
                 "saved_carbon_g": line.saved_g,
                 "saved_cost": line.saved_cost,
                 "delay_h": line.delay_h,
@@ -347,14 +348,18 @@ def _sums(totals: Totals) -> dict[str, float | None]:
     return {name: getattr(totals, name) for name in Totals.__slots__}
 
 
-def _place(problem: Problem, one: Placement | None) -> dict[str, Any] | None:
+def powers_of(found: Outlook) -> dict[str, list[float]]:
+    """Return the power of each job's cap levels, as a part of full power."""
+    jobs = found.made.problem.jobs
+    return dict(zip(jobs.ids, jobs.power.tolist(), strict=True))
+
+
+def _place(grid: Grid, powers: Mapping[str, list[float]], one: Placement | None) -> dict[str, Any] | None:
     if one is None:
         return None
-    grid = problem.grid
-    i = list(problem.jobs.ids).index(one.job)
     return {
         "site": one.site,
-        "power": float(problem.jobs.power[i, one.level]),
+        "power": powers[one.job][one.level],
         "stretches": [{"start": iso(grid.at_ms(a)), "end": iso(grid.at_ms(b))} for a, b in one.slots],
     }
 

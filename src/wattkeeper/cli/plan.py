@@ -77,8 +77,10 @@ def _show(found: Outlook, most: int) -> None:
     out = common.console()
     out.print(f"Plan from {iso(found.grid.start_ms)} to {iso(found.grid.end_ms)}", style="bold")
     out.print(_totals(found))
-    if found.gap is None:
+    if found.made.unplaced:
         out.print("No gap is stated: not every job has a place.", style="bold red")
+    elif found.gap is None:
+        out.print(f"No plan can be below {carbon(found.bound_g)} weighed. With prices below 0 no gap is stated.")
     else:
         out.print(f"No plan can be below {carbon(found.bound_g)} weighed; this one is {percent(found.gap, 2)} above.")
     for site, infos in found.signals.items():
@@ -111,24 +113,26 @@ def _totals(found: Outlook) -> Table:
 
 
 def _jobs(found: Outlook, most: int) -> Table:
+    from wattkeeper.planning import powers_of
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("Job", "Site", "From", "To", "Power", "Saves", "Later", "Why"):
         table.add_column(name, justify="right" if name in {"Power", "Saves", "Later"} else "left", overflow="fold")
+    powers = powers_of(found)
     placed = sorted(((x, x.planned) for x in found.lines if x.planned), key=lambda x: -(x[0].saved_g or 0.0))
     for line, planned in placed[:most]:
-        table.add_row(*_cells(found, line, planned))
+        table.add_row(*_cells(found, line, planned, powers[line.job][planned.level]))
     if len(placed) > most:
         table.caption = f"{len(placed) - most} more; --most or --json shows them."
     return table
 
 
-def _cells(found: Outlook, line: Line, planned: Placement) -> tuple[str, ...]:
+def _cells(found: Outlook, line: Line, planned: Placement, power: float) -> tuple[str, ...]:
     from datetime import UTC, datetime
 
     from wattkeeper.report.words import carbon
 
-    jobs, grid = found.made.problem.jobs, found.grid
-    power = float(jobs.power[list(jobs.ids).index(line.job), planned.level])
+    grid = found.grid
     ends = (planned.slots[0][0], planned.slots[-1][1])
     begin, end = (f"{datetime.fromtimestamp(grid.at_ms(t) / 1000, UTC):%a %d %H:%M}" for t in ends)
     later = "–" if line.delay_h is None else f"{line.delay_h:.1f} h"
