@@ -24,7 +24,7 @@ from wattkeeper.plan.kernel import NOWHERE, Places
 from wattkeeper.plan.place import Plan, improve, plan, run_now
 from wattkeeper.plan.placement import Amounts, Placement, amounts, placements
 from wattkeeper.plan.polish import polish
-from wattkeeper.plan.problem import Grid, Job, Level, Problem, Site, Weights, pose
+from wattkeeper.plan.problem import Grid, Job, Level, Site, Weights, pose
 from wattkeeper.valuing import signal_of
 
 Floats = NDArray[np.float64]

@@ -158,6 +158,18 @@ def test_a_profile_is_weighed_phase_by_phase():
     assert made.cost_g == pytest.approx(400.0)
 
 
+def test_hours_that_pay_for_themselves_are_used_and_state_no_gap():
+    """At −0.5 a kWh and 1000 g a unit of money an hour of 100 g/kWh is worth −400: taken, and no ratio is claimed."""
+    site = Site("a", 1, 100.0, price_per_kwh=np.array([0.2, -0.5]))
+    job = Job("j", 1, HOUR, 1000.0, START, START + 2 * HOUR)
+    made = plan(pose(Grid(START, HOUR, 2), [site], [job], Weights(money_g=1000.0)))
+
+    assert made.cost_g == pytest.approx(-400.0)
+    assert made.bound_g <= -400.0
+    assert made.gap is None
+    assert made.unplaced == []
+
+
 def test_what_finds_no_room_is_named_and_states_no_gap():
     """Two jobs need the only hour: one is placed, the other is named, and no gap is claimed."""
     jobs = [Job(f"j{i}", 1, HOUR, 1000.0, START, START + HOUR) for i in range(2)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,8 +157,7 @@ def _choose(problem: Problem, lines: Lines, every: int) -> tuple[Places, Floats,
         return cost, used, used_kw
 
     if COMPILED and len(problem.planned) > _WORTH_THREADS * every:
-        with ThreadPoolExecutor(_PARTS) as pool:
-            done = list(pool.map(one, parts))
+        done = list(_pool().map(one, parts))
     else:
         done = [one(jobs) for jobs in parts]
     used, used_kw = np.sum([d[1] for d in done], axis=0), np.sum([d[2] for d in done], axis=0)
@@ -177,12 +177,13 @@ def everyone(problem: Problem) -> NDArray[np.int64]:
 
 def scratch_for(problem: Problem) -> Scratch:
     """Return working room for the kernels."""
-    modes = problem.modes
-    slots = problem.grid.slots
-    some = modes.resume >= 0
-    width = int(modes.length[some].max(initial=0)) + 1
-    window = int((modes.end - modes.first)[some].max(initial=0))
-    resume = int(modes.resume[some].max(initial=0))
+    length, window, resume = problem.reach
+    slots, width = problem.grid.slots, length + 1
     return Scratch(
         np.empty(slots + 1), np.empty(slots + 1), np.empty((3 + resume) * width + 1), np.empty(window * width, np.uint8)
     )
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_PARTS)

@@ -223,6 +223,14 @@ class Problem:
         return bool(np.isfinite(self.power_kw).any())
 
     @cached_property
+    def reach(self) -> tuple[int, int, int]:
+        """The longest work, the longest window and the longest resume of any interruptible mode [slots]."""
+        some = self.modes.resume != RIGID
+        spans = (self.modes.length, self.modes.end - self.modes.first, self.modes.resume)
+        length, window, resume = (int(span[some].max(initial=0)) for span in spans)
+        return length, window, resume
+
+    @cached_property
     def plain(self) -> Lines:
         """The cost lines without prices."""
         zeros = np.zeros_like(self.gpus)
