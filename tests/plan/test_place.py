@@ -158,6 +158,17 @@ def test_a_profile_is_weighed_phase_by_phase():
     assert made.cost_g == pytest.approx(400.0)
 
 
+def test_a_critical_job_has_its_place_before_all_others():
+    """Three jobs need the only hour of 4 GPUs; the small critical one gets it, however large the others."""
+    jobs = [Job(f"j{i}", 4, HOUR, 1000.0, START, START + HOUR) for i in range(2)]
+    jobs.append(Job("vital", 1, HOUR, 100.0, START, START + HOUR, tier="critical"))
+    problem = pose(Grid(START, HOUR, 1), [Site("a", 4, 100.0)], jobs)
+    made = plan(problem)
+
+    assert made.unplaced == ["j0", "j1"]
+    assert [p.job for p in placements(problem, run_now(problem)) if p] == ["vital"]
+
+
 def test_hours_that_pay_for_themselves_are_used_and_state_no_gap():
     """At −0.5 a kWh and 1000 g a unit of money an hour of 100 g/kWh is worth −400: taken, and no ratio is claimed."""
     site = Site("a", 1, 100.0, price_per_kwh=np.array([0.2, -0.5]))

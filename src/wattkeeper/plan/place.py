@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.plan.bound import Prices, empty_places, evaluate, everyone, price, scratch_for
 from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room, cost_jobs, hold_jobs, move_jobs, ruin_jobs
-from wattkeeper.plan.problem import Problem
+from wattkeeper.plan.problem import CRITICAL, Problem
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -84,8 +84,8 @@ def plan(problem: Problem, *, prices: Prices | None = None, seed: int = 0, keep_
 def run_now(problem: Problem) -> Places:
     """Return the baseline: first come first served, each job in one piece at full power, as soon as it fits.
 
-    Of places that are equally soon it takes the one that moves no data. Deadlines count: a job that cannot keep its
-    own this way is NOWHERE.
+    Critical jobs come first. Of places that are equally soon it takes the one that moves no data. Deadlines count: a
+    job that cannot keep its own this way is NOWHERE.
     """
     modes = problem.modes
     slowed = np.where(problem.levels == 0, 0.0, 2.0 * problem.grid.slots)
@@ -96,7 +96,7 @@ def run_now(problem: Problem) -> Places:
         phase_kw=np.zeros_like(modes.phase_kw),
     )
     places = empty_places(problem)
-    order = np.argsort(problem.jobs.release_ms[problem.planned], kind="stable").astype(np.int64)
+    order = np.lexsort((problem.jobs.release_ms[problem.planned], ~_critical(problem))).astype(np.int64)
     nothing = np.zeros_like(problem.gpus)
     room = room_of(problem, None)
     move_jobs(hurried, problem.plain, scratch_for(problem), order, places, room, nothing, True, 0.0, False)
@@ -215,19 +215,24 @@ def _near(rng: np.random.Generator, n: int, tries: int) -> Int64s:
 
 
 def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> None:
-    """Take out what stands in slots that hold too much, and put it back where it fits, the largest first."""
+    """Take out what stands in slots that hold too much, and put it back where it fits: critical jobs, then the largest."""
     modes = problem.modes
     over = np.zeros((room.gpus.shape[0], room.gpus.shape[1] + 1), np.int64)
     np.cumsum(overfull(room), axis=1, out=over[:, 1:])
     end = np.where(modes.resume[places.mode] == RIGID, places.start + modes.length[places.mode], modes.end[places.mode])
     site = modes.site[places.mode]
     out = np.flatnonzero((places.mode != NOWHERE) & (over[site, end] > over[site, places.start]))
-    out = out[np.argsort(-(modes.gpus * modes.length)[places.mode[out]], kind="stable")].astype(np.int64)
+    size = (modes.gpus * modes.length)[places.mode[out]]
+    out = out[np.lexsort((-size, ~_critical(problem)[out]))].astype(np.int64)
     hold_jobs(modes, places, out, room, -1.0)
     places.mode[out] = NOWHERE
     lines = problem.lines(prices.gpu, prices.power)
     nothing = np.zeros_like(problem.gpus)
     move_jobs(modes, lines, scratch_for(problem), out, places, room, nothing, True, 0.0, False)
+
+
+def _critical(problem: Problem) -> NDArray[np.bool_]:
+    return np.asarray(problem.jobs.tier[problem.planned] == CRITICAL)
 
 
 def overfull(room: Room) -> NDArray[np.bool_]:
