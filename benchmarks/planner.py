@@ -99,6 +99,22 @@ def small(bars: Bars, n: int, seconds: float) -> None:
     verify(bars, f"{n} jobs polished", done)
 
 
+def mip(bars: Bars, n: int, seconds: float, limits: tuple[float, float]) -> None:
+    """Let HiGHS solve the whole programme alone: time against ours, and cost against ours."""
+    problem = instance(n, 3, 60, 0.5, biggest=16)
+    begin = time.perf_counter()
+    made = improve(plan(problem), rounds=100)
+    ours_s = time.perf_counter() - begin
+    begin = time.perf_counter()
+    everyone = np.arange(len(problem.planned), dtype=np.int64)
+    highs = solver(programme(problem, everyone, room_of(problem, None)), whole=True, seconds=seconds)
+    highs.run()
+    theirs_s = time.perf_counter() - begin
+    cost = float(highs.getInfo().objective_function_value)
+    bars.at_least(f"{n} jobs, HiGHS MIP time / ours", theirs_s / ours_s, limits[0])
+    bars.at_most(f"{n} jobs, our cost / HiGHS MIP in {seconds:.0f} s", made.cost_g / cost, limits[1], "{:.4f}")
+
+
 def again(bars: Bars, n: int, limits: tuple[float, float, float]) -> None:
     """Change 1 % of the jobs (as many leave as arrive) and plan again: time, gap and how many keep their place."""
     whole = instance(n + n // 100, 3, 60, 0.8)
@@ -229,6 +245,7 @@ def main() -> int:
         again(bars, 100_000, (0.05, 0.4, 90.0))
         rolling(bars, 10_000, (0.0, 0.05, 0.1), 88.0)
         small(bars, 1000, 60)
+        mip(bars, 1000, 60, (20.0, 1.01))
         linear_programme(bars, 10_000, 25.0, 1.0)
     if not quick:
         note = f"{datetime.now(UTC):%Y-%m-%d} {platform.machine()} {os.cpu_count()} cores {platform.python_version()}"
