@@ -83,6 +83,11 @@ class Bars:
         """Print a bar that must be reached."""
         self._line(name, form.format(value), f">= {form.format(limit)}", value >= limit)
 
+    def note(self, words: str) -> None:
+        """Print something that is no bar."""
+        self.lines.append(f"  {words}")
+        print(self.lines[-1], flush=True)
+
     def _line(self, name: str, value: str, limit: str, holds: bool) -> None:
         self.failed |= not holds
         self.lines.append(f"{name:<46} {value:>12} {limit:>14} {'holds' if holds else 'falls short'}")

@@ -18,6 +18,7 @@ from wattkeeper.cli.demo import demo
 from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
+from wattkeeper.cli.plan import plan
 from wattkeeper.cli.statement import statement
 from wattkeeper.cli.vacuum import vacuum
 from wattkeeper.core.errors import WattkeeperError
@@ -49,6 +50,7 @@ app.command("statement")(statement)
 app.command("job")(job)
 app.command("meters")(meters)
 app.command("vacuum")(vacuum)
+app.command("plan")(plan)
 app.command("demo")(demo)
 
 

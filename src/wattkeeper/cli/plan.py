@@ -1,0 +1,139 @@
+"""`wattkeeper plan`: where and when the jobs of a queue should run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.table import Table
+
+from wattkeeper.cli import common
+
+if TYPE_CHECKING:
+    from wattkeeper.plan.placement import Placement
+    from wattkeeper.planning import Line, Outlook, Totals
+
+
+def plan(
+    queue: Path = typer.Argument(..., help="CSV or Parquet: job_id, gpus, duration_h, power_w, and more; see below."),
+    book: Path = common.BOOK,
+    start: str | None = typer.Option(None, "--from", help="First instant planned. Default: the next full slot."),
+    hours: float = typer.Option(96.0, min=0.01, help="How far ahead to plan [h]."),
+    slot: int = typer.Option(60, min=1, help="Length of a slot [min]."),
+    gpus: list[str] = typer.Option([], help="SITE=N: GPUs that the jobs may hold. Default: all of the site."),
+    power: list[str] = typer.Option([], help="SITE=KW: facility power that the jobs may draw [kW]."),
+    money: float = typer.Option(0.0, min=0.0, help="What a unit of money is worth [g CO2e]."),
+    water: float = typer.Option(0.0, min=0.0, help="What a litre of water is worth [g CO2e]."),
+    delay: float = typer.Option(1.0, min=0.0, help="What an hour of delay of one GPU is worth [g CO2e]."),
+    polish: float = typer.Option(0.0, min=0.0, help="Seconds that HiGHS may polish a plan of up to 2000 jobs."),
+    figure: Path | None = typer.Option(None, help="Write the figure here: .svg, .png, or .html that opens offline."),
+    most: int = typer.Option(20, help="Jobs that the terminal shows, those that save most first."),
+    json: bool = common.JSON,
+) -> None:
+    """Say for each job of a queue where, when and at which power to run it, and what that saves.
+
+    Prints the totals beside those of running now, and a lower bound that no plan can be below. Nothing is acted upon.
+    The queue may also have: release, deadline (ISO 8601), tier (critical, deadline, elastic), sites (a;b:KWH:MINUTES
+    where data must be moved), levels (cap levels, SLOWDOWN@POWER such as 1.06@0.8;1.25@0.7), suspendable (yes, no),
+    resume_min, resume_kwh, delay_weight. Jobs that cannot be planned are named and the exit code is then 3.
+
+    Example: wattkeeper plan queue.csv --book mybook --hours 48 --money 500 --figure plan.html
+    """
+    from wattkeeper import planning
+    from wattkeeper.plan.problem import Grid, Weights
+
+    slot_ms = slot * 60_000
+    start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
+    opened = common.open_book(book)
+    with common.progress("planning"):
+        found = planning.outlook(
+            opened,
+            queue,
+            grid=Grid(start_ms, slot_ms, max(int(hours * 60 // slot), 1)),
+            weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay),
+            gpus=planning.parse_by_site(gpus, "--gpus"),
+            power_kw=planning.parse_by_site(power, "--power"),
+            polish_s=polish,
+        )
+    if figure is not None:
+        from wattkeeper.report.planned import figure as draw
+        from wattkeeper.report.planned import write_figure
+
+        write_figure(draw(*planning.chart_rows(found)), figure)
+        typer.echo(f"Wrote {figure}.", err=True)
+    if json:
+        common.print_json(planning.to_json(found))
+    else:
+        _show(found, most)
+    if found.rejects or any(line.planned is None for line in found.lines):
+        raise typer.Exit(common.REFUSED)
+
+
+def _show(found: Outlook, most: int) -> None:
+    from wattkeeper.core.clock import iso
+    from wattkeeper.report.words import carbon, percent
+
+    out = common.console()
+    out.print(f"Plan from {iso(found.grid.start_ms)} to {iso(found.grid.end_ms)}", style="bold")
+    out.print(_totals(found))
+    if found.made.unplaced:
+        out.print("No gap is stated: not every job has a place.", style="bold red")
+    elif found.gap is None:
+        out.print(f"No plan can be below {carbon(found.bound_g)} weighed. With prices below 0 no gap is stated.")
+    else:
+        out.print(f"No plan can be below {carbon(found.bound_g)} weighed; this one is {percent(found.gap, 2)} above.")
+    for site, infos in found.signals.items():
+        told = ", ".join(filter(None, (infos["intensity"].provider, infos["intensity"].method)))
+        out.print(f"{site}: intensity {infos['intensity'].id}{f' ({told})' if told else ''}", style="dim")
+    out.print()
+    out.print(_jobs(found, most))
+    for line in (x for x in found.lines if x.planned is None):
+        out.print(f"{line.job}: {line.why}.", style="red")
+    for reject in found.rejects:
+        out.print(f"row {reject.row}: {reject.reason}.", style="red")
+
+
+def _totals(found: Outlook) -> Table:
+    from wattkeeper.report.words import amount, carbon, grouped
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "Jobs", "kWh", "CO2e", "Cost", "Delay h", "Weighed"):
+        table.add_column(name, justify="right" if name else "left")
+
+    def add(name: str, one: Totals) -> None:
+        table.add_row(
+            name, str(one.jobs), grouped(one.energy_kwh, 1), carbon(one.carbon_g), amount(one.cost),
+            grouped(one.delay_h, 1), carbon(one.weighed_g),
+        )  # fmt: skip
+
+    add("run now", found.now)
+    add("planned", found.planned)
+    return table
+
+
+def _jobs(found: Outlook, most: int) -> Table:
+    from wattkeeper.planning import powers_of
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("Job", "Site", "From", "To", "Power", "Saves", "Later", "Why"):
+        table.add_column(name, justify="right" if name in {"Power", "Saves", "Later"} else "left", overflow="fold")
+    powers = powers_of(found)
+    placed = sorted(((x, x.planned) for x in found.lines if x.planned), key=lambda x: -(x[0].saved_g or 0.0))
+    for line, planned in placed[:most]:
+        table.add_row(*_cells(found, line, planned, powers[line.job][planned.level]))
+    if len(placed) > most:
+        table.caption = f"{len(placed) - most} more; --most or --json shows them."
+    return table
+
+
+def _cells(found: Outlook, line: Line, planned: Placement, power: float) -> tuple[str, ...]:
+    from datetime import UTC, datetime
+
+    from wattkeeper.report.words import carbon
+
+    grid = found.grid
+    ends = (planned.slots[0][0], planned.slots[-1][1])
+    begin, end = (f"{datetime.fromtimestamp(grid.at_ms(t) / 1000, UTC):%a %d %H:%M}" for t in ends)
+    later = "–" if line.delay_h is None else f"{line.delay_h:.1f} h"
+    return line.job, planned.site, begin, end, f"{power:.0%}", carbon(line.saved_g), later, line.why

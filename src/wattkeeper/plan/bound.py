@@ -1,0 +1,189 @@
+"""Prices of capacity, and with them a lower bound on the cost of every plan.
+
+With a price on each GPU (and each kW of a power budget) in each slot, the jobs part company: every job takes its
+cheapest option alone. What they then pay, less the prices of all capacity, is never more than any feasible plan costs
+(Lagrangian relaxation; M. L. Fisher, Management Science 27(1), 1981). Prices climb by a deflected subgradient
+(P. M. Camerini, L. Fratta, F. Maffioli, Mathematical Programming Study 3, 1975) with Polyak's step towards a level a
+little above the best bound so far.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.core.jit import COMPILED
+from wattkeeper.plan.kernel import Lines, Places, Scratch, price_jobs
+from wattkeeper.plan.problem import Problem
+
+Floats = NDArray[np.float64]
+
+SAMPLE = 2500
+"""Jobs of the first, smallest sample; on a large grid it has at least one for two of its cells."""
+
+_PARTS = 4
+_WORTH_THREADS = 2000
+_DEFLECT = 0.6
+_SMALL = 5000
+_ROUNDING = 1e-11
+"""Relative error that sums of float64 over all jobs can gather, taken off the bound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Prices of a GPU and of a kW of IT power for one slot, (sites, slots) each, and the bound they give [g].
+
+    passes: how often all jobs were priced to find them; a sample counts as its part.
+    """
+
+    gpu: Floats
+    power: Floats
+    bound: float
+    passes: float = 0.0
+
+
+def no_prices(problem: Problem) -> Prices:
+    """Return prices of 0, whose bound is what the jobs would cost if they did not share anything."""
+    zeros = np.zeros_like(problem.gpus)
+    return evaluate(problem, zeros, zeros).prices
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the jobs choose under some prices, capacity or not.
+
+    cost: (n,) what each job's choice costs, prices included. over, over_kw: (sites, slots) GPUs and kW chosen beyond
+    the limit, negative where there is room.
+    """
+
+    prices: Prices
+    places: Places
+    cost: Floats
+    over: Floats
+    over_kw: Floats
+
+
+def evaluate(problem: Problem, gpu: Floats, power: Floats, *, every: int = 1) -> Choices:
+    """Return what the jobs choose under some prices, and the bound that gives.
+
+    every: look at each such job only, counted as often; then the bound is an estimate and no bound.
+    """
+    places, cost, chosen, used, used_kw = _choose(problem, problem.lines(gpu, power), every)
+    finite = np.isfinite(problem.power_kw)
+    limit_kw = np.where(finite, problem.power_kw, 0.0)
+    paid_for = float((gpu * problem.gpus).sum() + (power * limit_kw).sum())
+    bound = every * chosen - paid_for - _ROUNDING * (abs(chosen) + abs(paid_for))
+    over = every * np.cumsum(used, axis=1)[:, :-1] - problem.gpus
+    over_kw = np.where(finite, every * np.cumsum(used_kw, axis=1)[:, :-1] - limit_kw, 0.0)
+    return Choices(Prices(gpu, power, bound, 1.0 / every), places, cost, over, over_kw)
+
+
+def price(problem: Problem, *, most: int | None = None) -> Prices:
+    """Return good prices and their bound: first for samples of the jobs, which costs little, then for all.
+
+    most: passes over all jobs at most. Default: 400, and 1000 for small queues, where a pass costs next to nothing.
+    """
+    most = most or (400 if len(problem.planned) > _SMALL else 1000)
+    prices: Prices | None = None
+    spent = 0.0
+    every = len(problem.planned) // max(SAMPLE, problem.gpus.size // 2)
+    while every > 1:
+        first = prices is None
+        prices = climb(problem, prices, most=most, delta=0.06 if first else 0.01, least=5e-4, every=every)
+        spent += prices.passes
+        every //= 4
+    found = climb(problem, prices, most=max(int(most - spent), 2), delta=0.006 if prices else 0.06)
+    return replace(found, passes=found.passes + spent)
+
+
+def climb(
+    problem: Problem,
+    start: Prices | None = None,
+    *,
+    most: int = 400,
+    delta: float = 0.06,
+    least: float = 2e-5,
+    every: int = 1,
+) -> Prices:
+    """Return the prices with the best bound met on the way up from `start` (default: from 0).
+
+    most: prices tried at most. delta: how far above the bound, as a part of it, the first steps aim; it is halved
+    after some steps without a gain (more for small queues), until it is under `least`. every: as in `evaluate`.
+    """
+    best = evaluate(problem, *((start.gpu, start.power) if start else (np.zeros_like(problem.gpus),) * 2), every=every)
+    here = best
+    way, way_kw = np.zeros_like(best.over), np.zeros_like(best.over)
+    scale = max(abs(best.prices.bound), 1e-12)
+    failed, tried = 0, 1
+    patience = min(max(40_000 // max(len(problem.planned), 1), 4), 16)
+    while tried < most and len(problem.planned):
+        # prices at 0 that would fall take no part in the step
+        way = np.where((here.prices.gpu <= 0) & (here.over < 0), 0.0, here.over) + _DEFLECT * way
+        way_kw = np.where((here.prices.power <= 0) & (here.over_kw < 0), 0.0, here.over_kw) + _DEFLECT * way_kw
+        size = float((way * way).sum() + (way_kw * way_kw).sum())
+        if size <= 0:
+            break
+        step = (best.prices.bound + delta * scale - here.prices.bound) / size
+        gpu = np.maximum(here.prices.gpu + step * way, 0.0)
+        here = evaluate(problem, gpu, np.maximum(here.prices.power + step * way_kw, 0.0), every=every)
+        tried += 1
+        gained = here.prices.bound > best.prices.bound + 1e-6 * scale * delta
+        failed = 0 if gained else failed + 1
+        if here.prices.bound > best.prices.bound:
+            best = here
+            scale = max(abs(best.prices.bound), scale)
+        if failed == patience:
+            failed, here = 0, best
+            way, way_kw = np.zeros_like(way), np.zeros_like(way)
+            delta /= 2
+            if delta < least:
+                break
+    return replace(best.prices, passes=tried / every)
+
+
+def _choose(problem: Problem, lines: Lines, every: int) -> tuple[Places, Floats, float, Floats, Floats]:
+    """Price the jobs, in a fixed number of parts so that sums do not depend on the number of threads."""
+    shape = (problem.gpus.shape[0], problem.gpus.shape[1] + 1)
+    places, each = empty_places(problem), np.zeros(len(problem.planned))
+    parts = np.array_split(np.arange(0, len(problem.planned), every, dtype=np.int64), _PARTS)
+
+    def one(jobs: NDArray[np.int64]) -> tuple[float, Floats, Floats]:
+        used, used_kw = np.zeros(shape), np.zeros(shape)
+        cost = price_jobs(problem.modes, lines, scratch_for(problem), jobs, places, each, used, used_kw)
+        return cost, used, used_kw
+
+    if COMPILED and len(problem.planned) > _WORTH_THREADS * every:
+        done = list(_pool().map(one, parts))
+    else:
+        done = [one(jobs) for jobs in parts]
+    used, used_kw = np.sum([d[1] for d in done], axis=0), np.sum([d[2] for d in done], axis=0)
+    return places, each, sum(d[0] for d in done), used, used_kw
+
+
+def empty_places(problem: Problem) -> Places:
+    """Return places with no job placed."""
+    n = len(problem.planned)
+    return Places(np.full(n, -1, np.int64), np.zeros(n, np.int64), np.zeros(int(problem.modes.mark0[-1]), np.uint8))
+
+
+def everyone(problem: Problem) -> NDArray[np.int64]:
+    """Return all planned jobs, by number."""
+    return np.arange(len(problem.planned), dtype=np.int64)
+
+
+def scratch_for(problem: Problem) -> Scratch:
+    """Return working room for the kernels."""
+    length, window, resume = problem.reach
+    slots, width = problem.grid.slots, length + 1
+    return Scratch(
+        np.empty(slots + 1), np.empty(slots + 1), np.empty((3 + resume) * width + 1), np.empty(window * width, np.uint8)
+    )
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_PARTS)

@@ -1,0 +1,60 @@
+"""The room between the book and the planner: signals onto slots, rows into jobs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wattkeeper.core.roles import SignalInfo
+from wattkeeper.core.signal import Signal
+from wattkeeper.plan.problem import Grid, Level
+from wattkeeper.planning import mean_over, read_queue
+
+HOUR = 3_600_000
+
+
+def test_a_signal_is_averaged_over_each_slot():
+    """100 for 15 min and 300 for 45: 250. A slot that is only partly covered has no value."""
+    breaks = np.array([0, HOUR // 4, HOUR, HOUR + 1], np.int64)
+    signal = Signal(breaks, np.array([100.0, 300.0, 7.0]), SignalInfo("s", "intensity", "g/kWh", "test"))
+    mean = mean_over(signal, Grid(0, HOUR, 3))
+
+    assert mean[0] == pytest.approx(250.0)
+    assert np.isnan(mean[1:]).all()
+
+
+def test_a_constant_holds_in_every_slot():
+    """A number in the site file is the mean of every slot."""
+    signal = Signal.constant(42.0, SignalInfo("s", "intensity", "g/kWh", "test"))
+
+    assert mean_over(signal, Grid(5, HOUR, 3)).tolist() == [42.0, 42.0, 42.0]
+
+
+def test_rows_become_jobs(tmp_path):
+    """Every column, and what is left out; rows that cannot be read are refused with their number."""
+    path = tmp_path / "queue.csv"
+    path.write_text(
+        "job_id,gpus,duration_h,power_w,release,deadline,tier,sites,levels,suspendable,resume_min,resume_kwh\n"
+        "full,8,1.5,400,2026-10-01T01:00Z,2026-10-02T00:00Z,deadline,a;b:2.5:30,1.06@0.8;1.25@0.7,yes,6,0.25\n"
+        "bare,1,1,300,,,,,,,,\n"
+        "cap,1,1,300,,,,,half,,,\n"
+        "move,1,1,300,,,,a:x:y,,,,\n"
+        "rest,1,1,300,,,,,,maybe,,\n"
+        "when,1,1,300,soon,,,,,,,\n"
+        ",1,1,300,,,,,,,,\n"
+    )
+    jobs, rejects = read_queue(path, Grid(1_790_812_800_000, HOUR, 4))
+    full, bare = jobs
+
+    assert (full.gpus, full.duration_ms, full.resume_ms, full.resume_kwh) == (8, 3 * HOUR // 2, HOUR // 10, 0.25)
+    assert dict(full.sites) == {"a": (0.0, 0), "b": (2.5, HOUR // 2)}
+    assert list(full.levels) == [Level(1.06, 0.8), Level(1.25, 0.7)]
+    assert full.suspendable
+    assert (bare.release_ms, bare.deadline_ms, bare.tier) == (1_790_812_800_000, None, "elastic")
+    assert [(r.row, r.reason) for r in rejects] == [
+        (4, "levels has 'half'; write SLOWDOWN@POWER such as 1.06@0.8, parted by ;"),
+        (5, "sites has 'a:x:y'; write SITE or SITE:KWH:MINUTES, parted by ;"),
+        (6, "suspendable is 'maybe', neither yes nor no"),
+        (7, "release cannot be read as ISO 8601"),
+        (8, "job_id is missing"),
+    ]
