@@ -24,6 +24,7 @@ from cluster import STEP_MS, Size, make
 from wattkeeper import loop
 from wattkeeper.core.clock import hour_edges_ms
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.readings import tail_start_ms
 
 HERE = Path(__file__).parent
 DATA = HERE / "data"
@@ -238,7 +239,7 @@ def new_day(bars: Bars, size: Size, month_s: float, limit: float) -> None:
     for file in files:
         rows = pl.read_parquet(whole.readings.table.root / file.path)
         units = rows["meter"].replace_strict(unit, return_dtype=pl.Int64).to_numpy()
-        short.readings.write_day(rows, ("a", file.day), units, int(hour_edges_ms(file.day, "UTC")[-2]))
+        short.readings.write_day(rows, ("a", file.day), units, tail_start_ms(hour_edges_ms(file.day, "UTC")))
         short.readings.table.commit()
         short.state.mark_stale([("a", *short._span("a", file.day))])
         begin = time.perf_counter()

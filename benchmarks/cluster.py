@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 
 from wattkeeper.core.assets import Meter
-from wattkeeper.core.clock import next_day
+from wattkeeper.core.clock import hour_edges_ms, next_day
 from wattkeeper.core.roles import Intake, SignalInfo
 from wattkeeper.core.schema import ALLOCATIONS, SIGNALS
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.readings import tail_start_ms
 
 START_MS = 1_790_812_800_000
 """2026-10-01T00:00:00Z."""
@@ -100,7 +101,7 @@ def write_day(book: Book, gpus: list[str], day: str, d: int, state: list, energy
         }
     )
     units = np.repeat(np.arange(len(gpus)) // GPUS_PER_NODE, sizes)
-    book.readings.write_day(rows, ("a", day), units, START_MS + (d + 1) * DAY_MS - HOUR_MS)
+    book.readings.write_day(rows, ("a", day), units, tail_start_ms(hour_edges_ms(day, "UTC")))
     book.readings.table.commit()
 
 

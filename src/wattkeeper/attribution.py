@@ -22,7 +22,7 @@ from wattkeeper.core.clock import day_of, day_start_ms, hour_edges_ms, next_day
 from wattkeeper.core.units import PPM
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.delta import DataFile
-from wattkeeper.lake.readings import PIECES, DayFile, DayIndex, PieceIndex
+from wattkeeper.lake.readings import PIECES, TAIL_HOURS, DayFile, DayIndex, PieceIndex, tail_start_ms
 from wattkeeper.ledger import kernel
 from wattkeeper.ledger.close import close, unit_flows
 from wattkeeper.ledger.day import Edges, Frame, Lines, Window, attribute_units, digests, frame
@@ -32,7 +32,7 @@ from wattkeeper.valuing import signals_of
 
 Int64s = NDArray[np.int64]
 Piece = tuple[str, int]
-"""A day and one of readings.PIECES: all its hours but the last, or the last one. Each is attributed by itself."""
+"""A day and one of readings.PIECES. Each is attributed by itself."""
 
 DAYS_AT_ONCE = 5
 """Days whose allocations are held in memory together."""
@@ -208,7 +208,7 @@ class SiteRun:
                 for u in range(len(self.layout.units))
                 for m in self.layout.meters[self.layout.unit_meter0[u] : self.layout.unit_meter0[u + 1]]
             ]
-            tail_ms = int(hour_edges_ms(day, self.site.timezone)[-2])
+            tail_ms = tail_start_ms(hour_edges_ms(day, self.site.timezone))
             self._indexes[day] = self.book.readings.compact((self.site.id, day), self.files[day], order, tail_ms)
         return self._indexes[day]
 
@@ -269,7 +269,7 @@ class SiteRun:
 
     def _frame(self, piece: Piece, index: PieceIndex | None, codes: Int64s, edges: Edges) -> Frame:
         day, at = piece
-        hours = hour_edges_ms(day, self.site.timezone)[(slice(None, -1), slice(-2, None))[at]]
+        hours = hour_edges_ms(day, self.site.timezone)[(slice(-TAIL_HOURS), slice(-1 - TAIL_HOURS, None))[at]]
         cuts = [self.pue.breaks_ms] if self.pue else []
         place = {int(c): r for r, c in enumerate(codes)} if self._upper_meters else {}
         for m in self._upper_meters:

@@ -74,7 +74,7 @@ def test_a_late_piece_recomputes_only_what_it_touches(tmp_path):
     assert done.units == 2  # n2 and the site above it, not n1
 
 
-def test_a_new_day_opens_only_the_last_hour_of_the_day_before(tmp_path):
+def test_a_new_day_opens_only_the_last_hours_of_the_day_before(tmp_path):
     """The ledger's files of the earlier hours stay as they are; the whole is what one attribution of both days gives."""
     meter, rows = counter("n1/gpu0", 500, hours=20)
     first = rows.filter(pl.col("time_ms") < START + 15 * HOUR)

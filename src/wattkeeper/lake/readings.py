@@ -5,8 +5,9 @@ no compression, row groups cut where a unit's meters end, so that a unit is read
 as further files of the day; `compact` merges them, drops duplicates, and rewrites the index. An index that is missing or
 belongs to another file is made anew from the file.
 
-A day's file has two pieces, one after the other: all hours but the last, and the last hour. The first readings of the
-next day change how the last ones of this day are read; so a new day opens again one piece of one hour, not a day.
+A day's file has two pieces, one after the other: its first hours and its last ones. The first readings of the next day
+change how the end of this day is read, back to where the last silence began; so a new day opens the last hours of this
+one again, and as a rule nothing before them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ ROW_GROUP = 262_144
 """Readings in a row group, about: 8 GPUs at one reading each 15 s make 46 080 a day."""
 
 PIECES = (0, 1)
-"""Pieces of a day: all hours but the last, the last hour."""
+"""Pieces of a day: its first hours, its last hours."""
+
+TAIL_HOURS = 6
+"""Hours in the last piece: outages of meters and agents are mostly shorter, and the next day makes it anew."""
 
 _SCHEMA = pa.schema(
     [pa.field("meter", pa.string(), False), *(pa.field(c, pa.int64(), False) for c in ("time_ms", "value"))]
@@ -89,7 +93,7 @@ class ReadingsStore:
     ) -> DayIndex:
         """Return the index of a day, after merging its files into one if they are several; commit after.
 
-        order: (meter, unit) in the order of the site's layout. tail_ms: start of the day's last hour. Readings of one
+        order: (meter, unit) in the order of the site's layout. tail_ms: start of the day's last piece. Readings of one
         meter at one instant collapse; where they differ the largest stands, so that the order of arrival does not
         matter.
         """
@@ -193,6 +197,11 @@ class DayFile:
             for run in runs:
                 rows = file.read_row_groups(list(run), columns=["time_ms", "value"], use_threads=False)
                 yield rows["time_ms"].to_numpy(), rows["value"].to_numpy()
+
+
+def tail_start_ms(hour_edges_ms: Int64s) -> int:
+    """Return where the last piece of a day begins, from where its hours begin and its end [ms]."""
+    return int(hour_edges_ms[-1 - TAIL_HOURS])
 
 
 def _pieces(path: str, names: list[str], table: Int64s, split: int) -> DayIndex:
