@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Device, Discovery, Sample
+from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import this_node
 from wattkeeper.integrations.amdsmi.link import Config, Library, load
 

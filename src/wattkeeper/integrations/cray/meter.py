@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Device, Discovery, Sample
+from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import text, this_node
 from wattkeeper.integrations.cray.link import Config
 

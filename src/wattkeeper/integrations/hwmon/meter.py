@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Device, Discovery, Sample
+from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import DeniedError, count, text, this_node
 from wattkeeper.integrations.hwmon.link import Config
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from wattkeeper.config import expand_hosts
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Device, Discovery, Sample
+from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import this_node
 from wattkeeper.integrations.ipmi.link import Config, Link
 

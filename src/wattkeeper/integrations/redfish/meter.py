@@ -11,7 +11,7 @@ from typing import Any
 from wattkeeper.config import expand_hosts
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import SourceError
-from wattkeeper.core.roles import Device, Discovery, Sample
+from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.integrations.redfish.link import ROOT, Config, Link, Page, PageError
 from wattkeeper.integrations.redfish.points import Point, find
 from wattkeeper.integrations.redfish.values import address, links, pointed, time_ms

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wattkeeper.core.assets import Asset, Meter, natural
-from wattkeeper.core.roles import Discovery
+from wattkeeper.core.live import Discovery
 from wattkeeper.integrations.redfish.link import ROOT, Config, Page, SensorConfig
 from wattkeeper.integrations.redfish.values import (
     READING_TYPES,
