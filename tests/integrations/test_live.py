@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "rapl", "redfish"]
+NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "nvml", "rapl", "redfish"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -64,10 +64,14 @@ def absent(name, root):
         "redfish": {"url": f"http://127.0.0.1:{free_port()}", "asset": "n01"},
         "ipmi": network,
         "amdsmi": {"node": "n01"},
+        "nvml": {"node": "n01"},
     }.get(name, {"node": "n01", "path": root})
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "amdsmi" or not Path("/dev/kfd").exists()])
+HERE = {"amdsmi": "/dev/kfd", "nvml": "/dev/nvidiactl"}
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in HERE or not Path(HERE[n]).exists()])
 def test_what_is_not_there_is_named_and_can_be_closed(name, tmp_path):
     """Each call fails by itself, as often as it is made, with the device's name; closing never fails."""
     (point,) = entry_points(group="wattkeeper.devices", name=name)
