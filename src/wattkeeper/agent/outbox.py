@@ -50,7 +50,7 @@ class Outbox:
         self._told_s = 0.0
         self._held: deque[_Held] = deque()
         self._full, self._lock = asyncio.Event(), asyncio.Lock()
-        self.lost = self.kept = 0
+        self.lost = 0
         self._trouble = ""
 
     @property
@@ -91,17 +91,22 @@ class Outbox:
         """Write what was gathered. A disk that does not take it is told once, and tried again with the next batch."""
         async with self._lock:
             self._full.clear()
+            taken = await self._hand_over()  # what waits goes first, and makes room
             self._pack()
-            while self._held:
-                try:
-                    await self._keep(self._held[0].data)
-                except (JournalError, TimeoutError) as error:
-                    self._refused(error)
-                    return
-                self.kept += self._held.popleft().rows
-            if self._trouble:
+            if taken and await self._hand_over() and self._trouble:
                 log.info("Readings are written again; %d were lost since the start.", self.lost)
                 self._trouble = ""
+
+    async def _hand_over(self) -> bool:
+        """Have all that waits kept; return whether it was."""
+        while self._held:
+            try:
+                await self._keep(self._held[0].data)
+            except (JournalError, TimeoutError) as error:
+                self._refused(error)
+                return False
+            self._held.popleft()
+        return True
 
     def _pack(self) -> None:
         """Make a batch of the samples at hand; drop it where memory is full too: the oldest is kept."""

@@ -33,20 +33,23 @@ class RefusedError(SourceError):
     """The server will not take a batch, now or later."""
 
 
+def connect(config: AgentConfig) -> http.client.HTTPConnection:
+    """Return a connection to the server, not opened yet."""
+    parts = urlsplit(config.url)
+    if parts.scheme == "https":
+        return http.client.HTTPSConnection(
+            parts.hostname or "", parts.port, timeout=config.send_timeout_s, context=_context(config.ca_file)
+        )
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=config.send_timeout_s)
+
+
 class Link:
     """The way to a server: one connection, kept open. Blocking; used by one thread."""
 
     def __init__(self, config: AgentConfig) -> None:
         self.name = f"server {config.url}"
-        parts = urlsplit(config.url)
-        self._config, self._path = config, f"{parts.path.rstrip('/')}/v1/readings"
-        host, port = parts.hostname or "", parts.port
-        self._connection: http.client.HTTPConnection
-        if parts.scheme == "https":
-            context = _context(config.ca_file)
-            self._connection = http.client.HTTPSConnection(host, port, timeout=config.send_timeout_s, context=context)
-        else:
-            self._connection = http.client.HTTPConnection(host, port, timeout=config.send_timeout_s)
+        self._config, self._path = config, f"{urlsplit(config.url).path.rstrip('/')}/v1/readings"
+        self._connection = connect(config)
 
     def send(self, batch: bytes) -> None:
         """Return when the server has the batch safe. Raises RefusedError for a bad one, else SourceError."""

@@ -11,15 +11,17 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import imports
+from wattkeeper.cli import agent, imports
 from wattkeeper.cli.attribute import attribute
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
+from wattkeeper.cli.doctor import doctor
 from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.plan import plan
 from wattkeeper.cli.statement import statement
+from wattkeeper.cli.top import top
 from wattkeeper.cli.vacuum import vacuum
 from wattkeeper.core.errors import WattkeeperError
 
@@ -44,6 +46,9 @@ def _top(
 
 app.command("init")(init)
 app.add_typer(imports.app, name="import")
+app.add_typer(agent.app, name="agent")
+app.command("doctor")(doctor)
+app.command("top")(top)
 app.command("attribute")(attribute)
 app.command("check")(check)
 app.command("statement")(statement)

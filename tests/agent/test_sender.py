@@ -1,0 +1,184 @@
+"""Delivery over real HTTP: in order, again after any failure, and nothing forgotten before it is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from tests.agent.receiver import Receiver
+from tests.daemons import free_port
+from wattkeeper.agent.sender import Sender
+from wattkeeper.config import AgentConfig
+from wattkeeper.core.batch import Batch, encode
+from wattkeeper.core.errors import SourceError
+from wattkeeper.core.live import Sample
+from wattkeeper.lake.journal import Journal
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver(token="s3cret")
+    yield made
+    made.stop()
+
+
+def batch(i):
+    return encode(Batch(f"n01/a/{i:06}", [Sample("g", 1_795_000_000_000 + i, i)]))
+
+
+@pytest.fixture
+def spool(tmp_path):
+    """A spool with batches 0 to 4."""
+    journal = Journal(tmp_path, "n01", segment_bytes=1000)
+    for i in range(5):
+        journal.append(batch(i))
+    yield journal
+    journal.close()
+
+
+def sender_of(spool, url, **more):
+    config = AgentConfig(url=url, **{"token": "s3cret", "backoff_max_s": 0.05, **more})
+    return Sender(config, spool.folder.parent, "n01")
+
+
+def waiting(spool):
+    return len(list(spool.read()))
+
+
+def test_batches_arrive_in_order_with_type_and_token_and_are_forgotten(spool, receiver):
+    asyncio.run(sender_of(spool, receiver.url).drain())
+
+    assert receiver.values == [0, 1, 2, 3, 4]
+    assert set(receiver.asked) == {
+        ("POST", "/watts/v1/readings", "application/vnd.apache.arrow.stream", "Bearer s3cret")
+    }
+    assert waiting(spool) == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_what_the_server_does_not_take_now_stays(spool, receiver, status):
+    """The third batch is answered so: two are delivered, three wait, and go the next time."""
+    receiver.answers = [200, 200, status]
+    sender = sender_of(spool, receiver.url)
+
+    async def main():
+        with pytest.raises(SourceError, match=f"server {receiver.url} answers {status}"):
+            await sender.drain()
+        left = waiting(spool)
+        await sender.drain()
+        return left
+
+    assert asyncio.run(main()) == 3
+    assert receiver.values == [0, 1, 2, 3, 4]
+
+
+def test_a_batch_that_will_never_be_taken_is_put_aside(spool, receiver, caplog):
+    """400 for the second: the others go on, and it is kept for a person to look at."""
+    receiver.answers = [200, 400]
+    sender = sender_of(spool, receiver.url)
+    asyncio.run(sender.drain())
+    aside = Journal(spool.folder.parent, "n01.refused")
+
+    assert receiver.values == [0, 2, 3, 4]
+    assert [b for _, b in aside.read()] == [batch(1)]
+    assert (sender.sent, sender.refused, waiting(spool)) == (4, 1, 0)
+    assert 'answers 400 Bad Request: {"detail": "no such meter"}. The batch is kept in' in caplog.records[0].message
+    aside.close()
+
+
+def test_a_server_that_is_away_is_told_once_and_gets_everything_when_it_is_back(spool, caplog):
+    """Away from the start, then there: one line each; batches that came meanwhile arrive too."""
+    caplog.set_level(logging.INFO)
+    port = free_port()
+    sender = sender_of(spool, f"http://127.0.0.1:{port}/watts")
+
+    async def main():
+        task = asyncio.create_task(sender.run())
+        while not sender.fault:
+            await asyncio.sleep(0.01)
+        spool.append(batch(5))
+        sender.wake()
+        receiver = Receiver(port, "s3cret")
+        await asyncio.to_thread(receiver.wait_for, 6)
+        spool.append(batch(6))
+        sender.wake()
+        await asyncio.to_thread(receiver.wait_for, 7)
+        while waiting(spool):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        receiver.stop()
+        return receiver.values
+
+    assert asyncio.run(main()) == [0, 1, 2, 3, 4, 5, 6]
+    said = [r.message for r in caplog.records]
+    assert len(said) == 2
+    assert (
+        "cannot be reached: Connection refused. Check url, network and certificate. Readings wait on disk." in said[0]
+    )
+    assert said[1].endswith("takes readings again.")
+
+
+def test_a_connection_that_breaks_before_the_answer_sends_the_batch_again(spool, receiver):
+    """Taken, but the answer is lost: it is sent twice under one id, which counts once."""
+    sender = sender_of(spool, receiver.url)
+    link = sender._link
+    real, broken = link._connection.getresponse, []
+
+    def lose_the_first():
+        answer = real()
+        if not broken:
+            broken.append(answer)
+            answer.read()
+            raise ConnectionResetError("Connection reset by peer")
+        return answer
+
+    link._connection.getresponse = lose_the_first
+
+    async def main():
+        with pytest.raises(SourceError, match="cannot be reached: Connection reset by peer"):
+            await sender.drain()
+        await sender.drain()
+
+    asyncio.run(main())
+    assert len(receiver.batches) == 6
+    assert receiver.values == [0, 1, 2, 3, 4]
+
+
+def test_a_token_file_is_read_anew_each_time(spool, receiver, tmp_path):
+    """A wrong token is named; the right one in its place works without a restart."""
+    (tmp_path / "token").write_text("old\n")
+    sender = sender_of(spool, receiver.url, token="", token_file=tmp_path / "token")
+
+    async def main():
+        with pytest.raises(SourceError, match="answers 401 Unauthorized: {}. Check token or token_file"):
+            await sender.drain()
+        (tmp_path / "token").write_text("s3cret\n")
+        await sender.drain()
+
+    asyncio.run(main())
+    assert receiver.values == [0, 1, 2, 3, 4]
+
+
+def test_a_full_disk_that_cannot_note_what_was_sent_sends_nothing_twice(spool, receiver):
+    """Forgetting fails once: the next try goes on behind what was taken."""
+    sender = sender_of(spool, receiver.url)
+    real, failed = sender._reader.forget, []
+
+    def fail_once(position):
+        if not failed:
+            failed.append(position)
+            raise SourceError("No space left on device.")
+        real(position)
+
+    sender._reader.forget = fail_once
+
+    async def main():
+        with pytest.raises(SourceError, match="No space left"):
+            await sender.drain()
+        await sender.drain()
+
+    asyncio.run(main())
+    assert len(receiver.batches) == 5
+    assert waiting(spool) == 0
