@@ -137,7 +137,7 @@ class Outbox:
     def _refused(self, error: Exception) -> None:
         said = str(error) or "The disk does not answer."
         if not self._trouble:
-            hint = " The server does not take what is in it." if isinstance(error, JournalFullError) else ""
+            hint = " Is the server away? The limit is spool_limit_bytes." if isinstance(error, JournalFullError) else ""
             log.error("%s%s New readings wait in memory.", said, hint)
         self._trouble = said
 
