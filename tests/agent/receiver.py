@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ class Receiver:
         self.batches: list[bytes] = []
         self.answers: list[int] = []
         self.asked: list[tuple[str, str, str | None, str | None]] = []
-        self.token = token
+        self.token, self.ahead_s = token, 0.0
         self._arrived = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._http.daemon_threads = True
@@ -60,10 +61,11 @@ class Receiver:
                     with receiver._arrived:
                         receiver.batches.append(body)
                         receiver._arrived.notify_all()
-                self._answer(status, b'{"detail": "no such meter"}' if status == 400 else b"{}")
-
-            def do_HEAD(self):
-                self._answer(200, b"")
+                told = {
+                    200: {"time_ms": round((time.time() + receiver.ahead_s) * 1000)},
+                    400: {"error": "no such meter"},
+                }
+                self._answer(status, json.dumps(told.get(status, {})).encode())
 
             def _answer(self, status, text):
                 self.send_response(status)

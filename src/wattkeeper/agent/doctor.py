@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal
 
 from wattkeeper.agent.look import Seen
-from wattkeeper.agent.sender import Link, connect
+from wattkeeper.agent.sender import SKEW_S, Link
 from wattkeeper.config import AgentConfig
 from wattkeeper.core.assets import MAX_POWER_W, Asset, Meter
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import WattkeeperError
 from wattkeeper.core.live import Sample
 from wattkeeper.lake.journal import Reader
-
-SKEW_S = 5.0
-"""A clock that is further off than this puts energy into the wrong interval [s]."""
 
 AGREE = 2.0
 """A counter and a power meter of one asset that differ by more than this factor do not mean the same unit."""
@@ -212,27 +206,14 @@ def _folder(root: Path, name: str, limit_bytes: int) -> Iterator[Line]:
 def _server(config: AgentConfig, name: str) -> Iterator[Line]:
     link = Link(config)
     try:
-        link.send(encode(Batch(f"{name}/doctor-{uuid.uuid4().hex}/1", [])))
+        skew_s = link.send(encode(Batch(f"{name}/doctor-{uuid.uuid4().hex}/1", [])))
     except WattkeeperError as error:
         yield Line("fault", link.name, str(error).removeprefix(f"{link.name} "))
         return
     finally:
         link.close()
     yield Line("ok", link.name, "It takes batches from here.")
-    if (skew_s := _skew_s(config)) is not None and abs(skew_s) > SKEW_S:
+    if skew_s is not None and abs(skew_s) > SKEW_S:
         way = "ahead of" if skew_s > 0 else "behind"
         text = f"Its clock is {abs(skew_s):,.0f} s {way} this machine's. Set NTP on both (chrony, systemd-timesyncd)."
         yield Line("doubt", link.name, text)
-
-
-def _skew_s(config: AgentConfig) -> float | None:
-    """Return how far the server's clock is ahead, by the header Date [s]; None where it sends none."""
-    connection = connect(config)
-    try:
-        connection.request("HEAD", "/")
-        told = connection.getresponse().getheader("Date", "")
-        return parsedate_to_datetime(told).timestamp() - time.time()
-    except (OSError, http.client.HTTPException, ValueError, TypeError):
-        return None
-    finally:
-        connection.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 
 from wattkeeper.agent.poller import fraction
 from wattkeeper.config import AgentConfig
-from wattkeeper.core.errors import ConfigError, SourceError, WattkeeperError
+from wattkeeper.core.errors import ConfigError, JournalFullError, SourceError, WattkeeperError
 from wattkeeper.core.worker import Worker
 from wattkeeper.lake.journal import Journal, Position, Reader
 
@@ -22,6 +24,10 @@ log = logging.getLogger("wattkeeper.agent")
 
 CONTENT_TYPE = "application/vnd.apache.arrow.stream"
 BACKOFF_S = 1.0
+
+SKEW_S = 5.0
+"""A clock that is further off than this puts energy into the wrong interval [s]."""
+
 REFUSED = frozenset({400, 413, 415, 422})
 """The server will never take this batch: it is put aside, and the others go on."""
 
@@ -51,9 +57,12 @@ class Link:
         self._config, self._path = config, f"{urlsplit(config.url).path.rstrip('/')}/v1/readings"
         self._connection = connect(config)
 
-    def send(self, batch: bytes) -> None:
-        """Return when the server has the batch safe. Raises RefusedError for a bad one, else SourceError."""
-        headers = {"Content-Type": CONTENT_TYPE}
+    def send(self, batch: bytes) -> float | None:
+        """Return how far the server's clock is ahead [s], where it tells, once it has the batch safe.
+
+        Raises RefusedError for a bad batch, else SourceError.
+        """
+        headers = {"Content-Type": CONTENT_TYPE, "Wattkeeper-Sent-Ms": str(time.time_ns() // 1_000_000)}
         if token := self._config.secret():
             headers["Authorization"] = f"Bearer {token}"
         try:
@@ -68,7 +77,7 @@ class Link:
                 f"{self.name} cannot be reached: {_reason(error)}. Check url, network and certificate."
             ) from error
         if answer.status == http.client.OK:
-            return
+            return _skew_s(said)
         told = f"{self.name} answers {answer.status} {answer.reason}" + (f": {said[:200]}" if said else "")
         if answer.status in REFUSED:
             raise RefusedError(told)
@@ -91,6 +100,7 @@ class Sender:
         self._worker = Worker(self._link.name)
         self._more = asyncio.Event()
         self._part = fraction(name)
+        self._skewed = False
         self._done, self._doubts = Position(0, 0), 0
         self.sent = self.refused = 0
         self.fault = ""
@@ -135,8 +145,9 @@ class Sender:
     async def _deliver(self, batch: bytes) -> None:
         """Send one batch; put it aside where the server will never take it."""
         try:
-            await self._do(self._link.send, batch)
+            skew_s = await self._do(self._link.send, batch)
             self.sent += 1
+            self._compare(skew_s)
         except RefusedError as error:
             await self._do(self._put_aside, batch)
             self.refused += 1
@@ -154,16 +165,37 @@ class Sender:
         except TimeoutError as error:
             raise SourceError(f"{self._link.name} or the disk did not answer within {limit_s:g} s.") from error
 
+    def _compare(self, skew_s: float | None) -> None:
+        """Tell once when this machine's clock and the server's differ."""
+        off = skew_s is not None and abs(skew_s) > SKEW_S
+        if off and not self._skewed and skew_s is not None:
+            way = "ahead of" if skew_s > 0 else "behind"
+            log.warning(
+                "%s has a clock %.0f s %s this machine's. Is NTP running on both?", self._link.name, abs(skew_s), way
+            )
+        self._skewed = off
+
     def _put_aside(self, batch: bytes) -> None:
-        aside = Journal(*self._aside)
+        """Keep a batch for a person to look at, while there is room."""
+        aside = Journal(*self._aside, limit_bytes=self._config.spool_limit_bytes)
         try:
             aside.append(batch)
+        except JournalFullError as error:
+            log.error("%s This batch is LOST.", error)  # noqa: TRY400
         finally:
             aside.close()
 
     def _backoff_s(self, failures: int) -> float:
         full_s = min(BACKOFF_S * 2.0 ** min(failures - 1, 30), self._config.backoff_max_s)
         return full_s * (0.5 + 0.5 * fraction(f"{self._part}{failures}"))
+
+
+def _skew_s(said: str) -> float | None:
+    """Return how far the server's clock is ahead by its answer; the way there and back is part of it [s]."""
+    try:
+        return float(json.loads(said)["time_ms"]) / 1000 - time.time()
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _context(ca_file: Path | None) -> ssl.SSLContext:
