@@ -32,6 +32,12 @@ class FakeGpu:
     reasons: int = 0
     fails: dict[str, int] = field(default_factory=dict)
     lost: bool = False
+    field_energy: bool = True
+
+    def count(self) -> int:
+        """Return the counter after another tenth of a second."""
+        self.energy_mj += self.power_mw // 10 if self.energy_mj else 0
+        return self.energy_mj
 
 
 class FakeNvml:
@@ -86,8 +92,7 @@ class FakeNvml:
         gpu = self._gpu(handle, "nvmlDeviceGetTotalEnergyConsumption")
         if gpu.energy_mj is None:
             raise pynvml.NVMLError(NOT_SUPPORTED)
-        gpu.energy_mj += gpu.power_mw // 10 if gpu.energy_mj else 0
-        return gpu.energy_mj
+        return gpu.count()
 
     def nvmlDeviceGetPowerUsage(self, handle):
         return self._gpu(handle, "nvmlDeviceGetPowerUsage").power_mw
@@ -96,10 +101,15 @@ class FakeNvml:
         gpu = self._gpu(handle, "nvmlDeviceGetFieldValues")
         values = (pynvml.c_nvmlFieldValue_t * len(fieldIds))()
         for value, asked in zip(values, fieldIds, strict=True):
-            value.fieldId, value.scopeId = asked if isinstance(asked, tuple) else (asked, 0)
-            if asked in gpu.fields:
+            number, scope = asked if isinstance(asked, tuple) else (asked, 0)
+            value.fieldId, value.scopeId = number, scope
+            key = (number, scope) if scope else number
+            if key == 83 and gpu.field_energy and gpu.energy_mj:
+                value.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG
+                value.value.ullVal = gpu.count()
+            elif key in gpu.fields:
                 value.valueType = pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
-                value.value.uiVal = gpu.fields[asked]
+                value.value.uiVal = gpu.fields[key]
             else:
                 value.nvmlReturn = NOT_SUPPORTED
         return values

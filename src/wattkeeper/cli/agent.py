@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,8 +46,6 @@ def run(
     log_to_stderr()
     file = load_agent(config)
     agent = Agent(file, build(file.agent))
-    gc.collect()
-    gc.freeze()  # what stands now stays: no need to look at it again
     done = asyncio.run(agent.once() if once else agent.run())
     if json:
         common.print_json(asdict(done))

@@ -42,7 +42,7 @@ def test_the_fake_and_our_view_have_the_signatures_of_the_library(name):
 
 
 def test_counter_both_powers_and_utilisation_of_each_gpu():
-    """627.4 W mean, 626.26 W now; two readings before: 5 000 000 + 3 × 62 740 mJ; 98 % is 980 000 ppm."""
+    """627.4 W mean, 626.26 W now; three readings before: 5 000 000 + 4 × 62 740 mJ; 98 % is 980 000 ppm."""
     library = FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b", busy_percent=0))
     device = device_of(library, parent="rack")
     found = ask(device.discover())
@@ -58,7 +58,7 @@ def test_counter_both_powers_and_utilisation_of_each_gpu():
         ("utilisation", "nvml-util", 30),
     ]  # fmt: skip
     assert {s.meter for s in samples} == {m.id for m in found.meters}
-    assert [s.value for s in samples] == [5_188_220, 627_400, 626_260, 980_000, 5_188_220, 627_400, 626_260, 0]
+    assert [s.value for s in samples] == [5_250_960, 627_400, 626_260, 980_000, 5_250_960, 627_400, 626_260, 0]
     assert {s.time_ms for s in samples} == {1_795_000_000_000}
     assert samples[0].meter == "n01/gpu0:GPU-a:nvml:energy_counter"
     assert ask(device.discover()).meters == found.meters
@@ -100,6 +100,19 @@ def test_a_value_that_goes_missing_gives_no_sample():
     assert list(values_of(device)) == ["n01/gpu0:GPU-a:nvml:energy_counter", "n01/gpu0:GPU-a:nvml:power"]
 
 
+@pytest.mark.parametrize("what", ["absent", "another number"])
+def test_a_counter_that_is_no_field_is_asked_for_by_its_own_call(what):
+    """An old driver has no field 83; one that shows another number there is not believed."""
+    gpu = FakeGpu("GPU-a", field_energy=False)
+    if what == "another number":
+        gpu.fields[83] = 7
+    device = device_of(FakeNvml(gpu))
+    found = ask(device.discover())
+
+    assert found.doubts == []
+    assert values_of(device)["n01/gpu0:GPU-a:nvml:energy_counter"] == 5_000_000 + 3 * 62_740
+
+
 def test_a_counter_that_stands_still_while_power_is_drawn_is_left():
     """At 0.4 mW per tenth of a second nothing is added."""
     library = FakeNvml(FakeGpu("GPU-a", power_mw=4))
@@ -124,14 +137,14 @@ def test_mig_instances_are_assets_with_their_part_of_the_slices():
 
 
 def test_mig_calls_are_made_at_discovery_only():
-    """They take 50 to 100 ms each: a reading makes two calls for each GPU, counter and fields."""
+    """They take 50 to 100 ms each: a reading makes one call for each GPU, counter and powers as fields."""
     library = FakeNvml(FakeGpu("GPU-a", mig=[(1, 3)]))
     device = device_of(library)
     ask(device.sample())
     before = library.calls
     ask(device.sample())
 
-    assert library.calls - before == 2
+    assert library.calls - before == 1
 
 
 def test_a_module_is_a_meter_of_the_node_and_not_of_the_gpu():
@@ -199,7 +212,7 @@ def test_a_driver_reload_is_one_fault_and_comes_back():
     library.loaded, library.open, library.gpus[0].energy_mj = True, 0, 100
 
     assert set(values_of(device)) == before
-    assert values_of(device)["n01/gpu0:GPU-a:nvml:energy_counter"] == 100 + 4 * 62_740
+    assert values_of(device)["n01/gpu0:GPU-a:nvml:energy_counter"] == 100 + 5 * 62_740
     ask(device.close())
     ask(device.close())
     assert library.open == 0

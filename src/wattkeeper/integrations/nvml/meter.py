@@ -23,8 +23,9 @@ from wattkeeper.integrations.nvml.link import Config, Library, load
 RANK, INSTANT_RANK, UTILISATION_RANK, MODULE_RANK = 10, 12, 30, 70
 """As DCGM, which asks the same driver. Modules are less than a node, so any other meter of the node is better."""
 
-AVERAGE, INSTANT, MODULE = 185, 186, (186, 1)
-"""Fields NVML_FI_DEV_POWER_AVERAGE and _INSTANT of the GPU, and the latter of the module (NVML_POWER_SCOPE_MODULE)."""
+ENERGY, AVERAGE, INSTANT, MODULE = 83, 185, 186, (186, 1)
+"""Fields NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION, POWER_AVERAGE and POWER_INSTANT of the GPU, and the latter of the module
+(NVML_POWER_SCOPE_MODULE): one call for all."""
 
 POWER_FIELDS = {AVERAGE: ("nvml", RANK), INSTANT: ("nvml-instant", INSTANT_RANK)}
 
@@ -193,8 +194,9 @@ class NvmlDevice:
         bounds_mw = _ask(library, library.nvmlDeviceGetPowerManagementLimitConstraints, gpu.handle)
         ceiling_w = bounds_mw[1] / 1000 if bounds_mw and bounds_mw[1] else None
         found.assets.append(Asset(gpu.asset, "gpu", self._node, model, ceiling_w))
-        self._find_power(library, gpu)
-        self._find_counter(library, gpu, start_mj, found)
+        told = _fields(library, gpu.handle, [ENERGY, AVERAGE, INSTANT, MODULE])
+        self._find_power(library, gpu, told)
+        self._find_counter(library, gpu, start_mj, told.get(ENERGY), found)
         if not gpu.meters:
             found.doubts.append(
                 f"{gpu.asset} ({model}) tells neither energy nor power, as virtual and old GPUs do. "
@@ -209,8 +211,7 @@ class NvmlDevice:
     def _meter(self, gpu: _Gpu, quantity: str, source: str, rank: int) -> Meter:
         return Meter(f"{gpu.asset}:{gpu.uuid}:{source}:{quantity}", gpu.asset, quantity, source, rank)
 
-    def _find_power(self, library: Library, gpu: _Gpu) -> None:
-        told = _fields(library, gpu.handle, [AVERAGE, INSTANT, MODULE])
+    def _find_power(self, library: Library, gpu: _Gpu, told: dict[Any, int]) -> None:
         for key, (source, rank) in POWER_FIELDS.items():
             if key in told:
                 gpu.fields[key] = self._meter(gpu, "power", source, rank)
@@ -220,7 +221,10 @@ class NvmlDevice:
             meter = f"{self._node}:{gpu.uuid}:nvml-module:power"
             gpu.fields[MODULE] = Meter(meter, self._node, "power", "nvml-module", MODULE_RANK)
 
-    def _find_counter(self, library: Library, gpu: _Gpu, start_mj: int | None, found: Discovery) -> None:
+    def _find_counter(
+        self, library: Library, gpu: _Gpu, start_mj: int | None, field_mj: int | None, found: Discovery
+    ) -> None:
+        """Take the counter: as a field where that shows the same number, else by the call of its own."""
         if not start_mj:
             if gpu.meters:
                 found.doubts.append(
@@ -235,7 +239,11 @@ class NvmlDevice:
                 "used; a newer driver may put it right."
             )
             return
-        gpu.counter = self._meter(gpu, "energy_counter", "nvml", RANK)
+        meter = self._meter(gpu, "energy_counter", "nvml", RANK)
+        if field_mj is not None and end_mj is not None and start_mj <= field_mj <= end_mj:
+            gpu.fields = {ENERGY: meter, **gpu.fields}
+        else:
+            gpu.counter = meter
 
     def _find_mig(self, library: Library, gpu: _Gpu, model: str, found: Discovery) -> None:
         """Add MIG instances; compute instances that share one are one."""
@@ -310,13 +318,13 @@ def _ask(library: Library, call: Callable[..., _T], *arguments: Any) -> _T | Non
 
 
 def _fields(library: Library, handle: Any, keys: list[Any]) -> dict[Any, int]:
-    """Return the power fields that have a value [mW]; 0 and a field filled with ones are none."""
+    """Return the fields that have a value [mJ, mW]; 0 and a field filled with ones are none."""
     values = _ask(library, library.nvmlDeviceGetFieldValues, handle, keys) or ()
     told = {}
     for key, value in zip(keys, values, strict=False):
         if value.nvmlReturn == 0 and value.valueType in _VALUE:
             number = round(getattr(value.value, _VALUE[value.valueType]))
-            if 0 < number < 0xFFFF_FFFF:
+            if 0 < number < (2**63 if key == ENERGY else 0xFFFF_FFFF):
                 told[key] = number
     return told
 
