@@ -1,8 +1,7 @@
 """The agent: CPU and memory for eight GPUs at 1 and 10 Hz, beside codecarbon and zeus on the same fake driver.
 
 `python benchmarks/agent.py [--quick]` prints one line per bar, `name value limit holds|falls short`, and exits with 1
-where one falls short. Each is a process of its own; the three of one rate run side by side and are measured over the
-same seconds. The driver is FakeNvml under the real module `pynvml`; each call to it waits 1 ms, as eight GPUs take up to
+where one falls short. Each is a process of its own; all run side by side and are measured over the same seconds. The driver is FakeNvml under the real module `pynvml`; each call to it waits 1 ms, as eight GPUs take up to
 10 ms for one value each (research of 2026-11).
 """
 
@@ -199,38 +198,35 @@ def rss_mib(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure(hz: float, warm_s: float, seconds: float) -> dict[str, Cost]:
-    """Run all three side by side."""
+def measure(rates: tuple[float, ...], warm_s: float, seconds: float) -> dict[tuple[float, str], Cost]:
+    """Run all players at all rates side by side."""
     with tempfile.TemporaryDirectory(prefix="wattkeeper-bench-") as root:
-        folders = {who: Path(root) / who for who in PLAYERS}
+        folders = {(hz, who): Path(root) / f"{who}-{hz:g}" for hz in rates for who in PLAYERS}
         processes = {}
-        for who, folder in folders.items():
+        for (hz, who), folder in folders.items():
             folder.mkdir()
             (folder / "nvidia-smi").write_text("#!/bin/sh\n")  # codecarbon wants one to run before it looks for GPUs
             (folder / "nvidia-smi").chmod(0o755)
             command = [sys.executable, __file__, "--play", who, "--hz", str(hz), "--folder", str(folder)]
-            processes[who] = subprocess.Popen(
-                command,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
-            )
+            env = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+            quiet = subprocess.DEVNULL
+            processes[hz, who] = subprocess.Popen(command, stdout=quiet, stderr=quiet, env=env)
         for folder in folders.values():
             wait_for(folder / "started")
         time.sleep(warm_s)
-        before = {who: cpu_s(p.pid) for who, p in processes.items()}
+        before = {key: cpu_s(p.pid) for key, p in processes.items()}
         start_s = time.monotonic()
         time.sleep(seconds)
         spent_s = time.monotonic() - start_s
-        used = {who: (cpu_s(p.pid) - before[who]) / spent_s for who, p in processes.items()}
-        rss = {who: rss_mib(p.pid) for who, p in processes.items()}
+        used = {key: (cpu_s(p.pid) - before[key]) / spent_s for key, p in processes.items()}
+        rss = {key: rss_mib(p.pid) for key, p in processes.items()}
         costs = {}
-        for who, process in processes.items():
-            since_s = time.time() - (folders[who] / "started").stat().st_mtime
+        for key, process in processes.items():
+            since_s = time.time() - (folders[key] / "started").stat().st_mtime
             process.terminate()
             process.wait(30)
-            read = int((folders[who] / "values").read_text()) / VALUES_FOR_A_READING.get(who, 1)
-            costs[who] = Cost(used[who], rss[who], read / since_s)
+            read = int((folders[key] / "values").read_text()) / VALUES_FOR_A_READING.get(key[1], 1)
+            costs[key] = Cost(used[key], rss[key], read / since_s)
         return costs
 
 
@@ -243,24 +239,24 @@ def wait_for(file: Path) -> None:
         time.sleep(0.1)
 
 
-def median(runs: list[dict[str, Cost]], who: str) -> Cost:
+def median(runs: list[dict[tuple[float, str], Cost]], hz: float, who: str) -> Cost:
     """Return each figure's median."""
-    mine = [run[who] for run in runs]
+    mine = [run[hz, who] for run in runs]
     return Cost(*(statistics.median(getattr(c, name) for c in mine) for name in ("cpu", "rss_mib", "per_s")))
 
 
-def bars_of(bars, hz: float, runs: list[dict[str, Cost]], small: bool) -> None:
+def bars_of(bars, hz: float, runs: list[dict[tuple[float, str], Cost]]) -> None:
     """Print the bars of one rate."""
-    costs = {who: median(runs, who) for who in PLAYERS}
+    costs = {who: median(runs, hz, who) for who in PLAYERS}
     ours, name = costs["wattkeeper"], f"8 GPUs at {hz:g} Hz"
     for who, cost in costs.items():
         bars.note(f"{name}, {who}: {cost}")
     bars.at_least(f"{name}, readings [1/s]", ours.per_s, 0.9 * 4 * GPUS * hz)
-    if small:
+    if hz == 1:
         bars.at_most(f"{name}, CPU [% of a core]", 100 * ours.cpu, 1.0)
     bars.at_most(f"{name}, memory [MB]", ours.rss_mib * 2**20 / 1e6, 60, "{:.1f}")
     for who in ("zeus", "codecarbon"):
-        bars.at_most(f"{name}, CPU for 1 000 readings / {who}", ours.ms_per_1000 / costs[who].ms_per_1000, 1.0)
+        bars.at_most(f"{name}, CPU/reading / {who}", ours.ms_per_1000 / costs[who].ms_per_1000, 1.0)
         bars.at_most(f"{name}, memory / {who}", ours.rss_mib / costs[who].rss_mib, 1.0)
 
 
@@ -279,8 +275,10 @@ def main() -> int:
 
     bars = Bars()
     warm_s, seconds, times = (3, 6, 1) if given.quick else (10, 45, 3)
-    for hz in (1.0, 10.0):
-        bars_of(bars, hz, [measure(hz, warm_s, seconds) for _ in range(times)], small=hz == 1.0)
+    rates = (1.0, 10.0)
+    runs = [measure(rates, warm_s, seconds) for _ in range(times)]
+    for hz in rates:
+        bars_of(bars, hz, runs)
     if not given.quick:
         note = f"{datetime.now(UTC):%Y-%m-%d} {platform.machine()} {os.cpu_count()} cores {platform.python_version()}"
         result = HERE / "results" / f"agent-{datetime.now(UTC):%Y-%m-%d}.txt"

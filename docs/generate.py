@@ -130,7 +130,7 @@ def _type(kind: typing.Any) -> str:
 
 def _default(field: typing.Any) -> str:
     value = field.default
-    if value is PydanticUndefined or value is None or value == "":
+    if value is PydanticUndefined or value is None or str(value) == "":
         return ""
     return f"`{value}`"
 
