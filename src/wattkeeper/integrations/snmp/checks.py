@@ -12,6 +12,14 @@ from wattkeeper.integrations.snmp.readings import Reading
 SKEW = Decimal("0.2")
 """Values are not read at one moment: powers that differ by less agree."""
 
+TWO = Decimal(2)
+"""How far volts × amperes may be off: in a delta the amperes of a line are 1.73 times those between two."""
+
+LEAST = Decimal(5)
+"""Where no power factor is told: at least a fifth of the volt-amperes is power."""
+
+METERED = frozenset({"power", "energy_counter"})
+
 SLACK_W = Decimal(20)
 """Below this a difference says nothing."""
 
@@ -40,7 +48,7 @@ def of_whole(readings: list[Reading], quantity: str) -> list[Reading]:
     for _rank, level in groupby(_by_choice(readings), key=lambda one: one.whole):
         rows = list(level)
         mine = [one for one in rows if one.quantity == quantity]
-        if mine and {one.index for one in mine} == {o.index for o in rows if o.quantity in ("power", "energy_counter")}:
+        if mine and {one.label for one in mine} == {o.label for o in rows if o.quantity in METERED}:
             if not stands_still(mine, rows):
                 return mine
     return []
@@ -50,22 +58,22 @@ def stands_still(mine: list[Reading], rows: list[Reading]) -> bool:
     """Return whether a level says 0 W or 0 kWh although something flows: then it has no such meter."""
     if any(one.value for one in mine):
         return False
-    indices = {one.index for one in mine}
+    labels = {one.label for one in mine}
     if mine[0].quantity == "energy_counter":
-        return any(one.base > FLOWING_VA for one in rows if one.quantity == "power" and one.index in indices)
-    return sum((_va(rows, index) or Decimal(0) for index in indices), Decimal(0)) > FLOWING_VA
+        return any(one.base > FLOWING_VA for one in rows if one.quantity == "power" and one.label in labels)
+    return sum((_va(rows, label) or Decimal(0) for label in labels), Decimal(0)) > FLOWING_VA
 
 
 def _by_choice(readings: Iterable[Reading]) -> list[Reading]:
     return sorted((one for one in readings if one.whole), key=lambda one: one.whole)
 
 
-def _of(rows: Iterable[Reading], quantity: str, index: tuple[str, ...]) -> Reading | None:
-    return next((one for one in rows if one.quantity == quantity and one.index == index), None)
+def _of(rows: Iterable[Reading], quantity: str, label: str) -> Reading | None:
+    return next((one for one in rows if one.quantity == quantity and one.label == label), None)
 
 
-def _va(rows: list[Reading], index: tuple[str, ...]) -> Decimal | None:
-    volts, amperes = _of(rows, "voltage", index), _of(rows, "current", index)
+def _va(rows: list[Reading], label: str) -> Decimal | None:
+    volts, amperes = _of(rows, "voltage", label), _of(rows, "current", label)
     return volts.base * amperes.base if volts and amperes else None
 
 
@@ -73,10 +81,10 @@ def _rows(readings: list[Reading]) -> Iterator[str]:
     """Compare power with volts × amperes × power factor, in each row of one phase."""
     phases = sum(1 for one in readings if one.level in ("phase", "line") and one.quantity in ("voltage", "current"))
     for power in (one for one in readings if one.quantity == "power"):
-        rows = [one for one in readings if one.level == power.level and one.index == power.index]
+        rows = [one for one in readings if one.level == power.level and one.label == power.label]
         if power.whole == 1 and phases > 2:
             continue  # volts and amperes of three phases are no product
-        va, factor = _va(rows, power.index), _of(rows, "power_factor", power.index)
+        va, factor = _va(rows, power.label), _of(rows, "power_factor", power.label)
         if va is None:
             continue
         where = f"{power.level} {power.label}".strip()
@@ -84,9 +92,9 @@ def _rows(readings: list[Reading]) -> Iterator[str]:
             yield f"{where} says 0 W although {va:.0f} VA flow: that is no reading, and not used."
             continue
         product = va * abs(factor.value) if factor else va
-        low = product * (1 - SKEW) - SLACK_W if factor else Decimal(0)
+        low = product / (TWO if factor else LEAST) - SLACK_W
         blur = sum((step(one, product) for one in rows), Decimal(0))
-        if not low - blur <= power.base <= product * (1 + SKEW) + SLACK_W + blur:
+        if not low - blur <= power.base <= product * TWO + SLACK_W + blur:
             yield (
                 f"{where} tells {power.base:.0f} W, and its volts × amperes{' × power factor' if factor else ''} give "
                 f"{product:.0f} W{_factor(power.base, product)}. Check the scale in the profile."
@@ -125,7 +133,7 @@ def _sum(whole: list[Reading], parts: list[Reading], readings: list[Reading]) ->
         agree = not total or not together or 1 / FAR < together / total < FAR
     else:
         blur = SLACK_W + sum((o.step * o.size / 1000 for o in (*whole, *parts)), Decimal(0))
-        named = {o.index for o in readings if o.level == parts[0].level}
+        named = {o.label for o in readings if o.level == parts[0].level}
         few = parts[0].level == "outlet" and len(parts) < len(named)
         agree = (few or together >= total * (1 - SKEW) - blur) and together <= total * (1 + SKEW) + blur
     if agree:

@@ -107,6 +107,9 @@ class Group(BaseModel):
     level: Level = Field(description="What its rows are.")
     label: str = Field("", description="Name of a row; {1} is the first part of its index.")
     label_oid: str = Field("", pattern=TEMPLATE, description="OID of that name, where the device has one.")
+    first_unit: str = Field(
+        "", description="Index of the first of several units in a chain; rows of the others are named UNIT/LABEL."
+    )
     whole: int = Field(0, ge=0, description="Rows together are the whole device: 1 first choice, 2 second. 0: never.")
     value: list[Value] = Field(min_length=1, description="What is known of each row.")
 

@@ -77,8 +77,9 @@ def worth(value: Value, raw: Raw) -> Decimal | None:
 
 
 def present(value: Value, index: tuple[str, ...], told: Mapping[str, Raw]) -> bool:
-    """Return whether the device says that a value is there."""
-    return not value.present or number(told.get(filled(value.present, index))) in value.present_if
+    """Return whether a value is there: it is, unless the device says that it is not."""
+    said = number(told.get(filled(value.present, index))) if value.present else None
+    return said is None or said in value.present_if
 
 
 def read(profile: Profile, told: Mapping[str, Raw]) -> list[Reading]:
@@ -129,4 +130,7 @@ def label(group: Group, index: tuple[str, ...], told: Mapping[str, Raw]) -> str:
     raw = told.get(filled(group.label_oid, index)) if group.label_oid else None
     own = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else raw
     text = own.strip("\0 \t\r\n") if isinstance(own, str) else ""
-    return text or filled(group.label, index) or ".".join(index)
+    if text:
+        return text
+    made = filled(group.label, index)
+    return f"{index[0]}/{made}" if group.first_unit and index[0] != group.first_unit else made
