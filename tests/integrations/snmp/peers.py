@@ -62,7 +62,17 @@ class Snmpd:
         conf = self.root / "snmpd.conf"
         ready = f"ready{uuid.uuid4().hex[:8]}"
         conf.write_text("\n".join([f"agentAddress udp:127.0.0.1:{self.port}", f"rocommunity {ready}", *self.lines, ""]))
-        command = [str(SNMPD), "-f", "-C", "-c", str(conf), f"--persistentDir={self.root / 'state'}", "-Lo", "-I", "-smux"]
+        command = [
+            str(SNMPD),
+            "-f",
+            "-C",
+            "-c",
+            str(conf),
+            f"--persistentDir={self.root / 'state'}",
+            "-Lo",
+            "-I",
+            "-smux",
+        ]
         self.daemon = Daemon("snmpd", command, self.root)
         self.daemon.wait_ready(lambda: answers(self.port, ready, "1.3.6.1.2.1.1.3.0"))
 

@@ -231,7 +231,7 @@ class Link:
     async def _session(self) -> SnmpSession:
         """Open a socket. Version 3 asks the device for its clock each time, so that none can run away."""
         config, address = self._config, self._address or await self._resolve()
-        wait_s = config.timeout_s / config.tries
+        wait_s = 0.9 * config.timeout_s / config.tries  # so that a request that got lost is said before time is up
         if config.version != "3":
             version = SnmpVersion.v1 if config.version == "1" else SnmpVersion.v2c
             return SnmpSession(

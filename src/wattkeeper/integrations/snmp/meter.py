@@ -167,7 +167,11 @@ class SnmpDevice:
                     f"{self.name} has no inlet {', '.join(missing)}. It has {', '.join(sorted(rows)) or 'none'}: "
                     "correct inlets."
                 )
-        elif len(rows) > 1 and (energies or powers)[0].whole == 1 and (energies or powers)[0].level not in ("phase", "output"):
+        elif (
+            len(rows) > 1
+            and (energies or powers)[0].whole == 1
+            and (energies or powers)[0].level not in ("phase", "output")
+        ):
             found.doubts.append(
                 f"{self.name} has inlets {', '.join(sorted(rows))}, added up as {self._asset}. Where they feed "
                 f'different things, say which: inlets = {{ "{min(rows)}" = "{self._asset}" }}.'

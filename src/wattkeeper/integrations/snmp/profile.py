@@ -205,4 +205,3 @@ def load(file: Path) -> Profile:
         place = ".".join(str(part) for part in first["loc"])
         said = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"Profile {file}: {place + ': ' if place else ''}{said}.") from error
-

@@ -103,9 +103,7 @@ def _rows(value: Value, told: Mapping[str, Raw]) -> Iterator[tuple[str, tuple[st
     yield from sorted(((match[0], match.groups()) for match in found), key=lambda row: natural(row[0]))
 
 
-def _reading(
-    group: Group, value: Value, oid: str, index: tuple[str, ...], told: Mapping[str, Raw]
-) -> Reading | None:
+def _reading(group: Group, value: Value, oid: str, index: tuple[str, ...], told: Mapping[str, Raw]) -> Reading | None:
     found = worth(value, told[oid])
     if found is None or not present(value, index, told):
         return None
