@@ -26,9 +26,8 @@ Oid = tuple[int, ...]
 def tlv(tag: int, content: bytes) -> bytes:
     """Return an element of BER (X.690 8.1)."""
     n = len(content)
-    head = (
-        bytes([n]) if n < 128 else (lambda b: bytes([128 + len(b)]) + b)(n.to_bytes((n.bit_length() + 7) // 8, "big"))
-    )
+    size = n.to_bytes((n.bit_length() + 7) // 8, "big")
+    head = bytes([n]) if n < 128 else bytes([128 + len(size)]) + size
     return bytes([tag]) + head + content
 
 

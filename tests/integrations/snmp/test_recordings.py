@@ -128,7 +128,7 @@ def test_what_becomes_samples(simulator, file, samples):
 def test_an_unknown_model_is_called_so(simulator, file):
     """Its sysObjectID is named, and what to do."""
     device = device_of(simulator, file)
-    with pytest.raises(SourceError, match="is of an unknown model: sysObjectID .* or write one"):
+    with pytest.raises(SourceError, match=r"is of an unknown model: sysObjectID .* or write one"):
         asyncio.run(device.discover())
 
 

@@ -48,9 +48,9 @@ def of_whole(readings: list[Reading], quantity: str) -> list[Reading]:
     for _rank, level in groupby(_by_choice(readings), key=lambda one: one.whole):
         rows = list(level)
         mine = [one for one in rows if one.quantity == quantity]
-        if mine and {one.label for one in mine} == {o.label for o in rows if o.quantity in METERED}:
-            if not stands_still(mine, rows):
-                return mine
+        complete = {one.label for one in mine} == {o.label for o in rows if o.quantity in METERED}
+        if mine and complete and not stands_still(mine, rows):
+            return mine
     return []
 
 

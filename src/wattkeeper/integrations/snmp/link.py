@@ -260,18 +260,19 @@ class Link:
         auth = priv = None
         if config.auth != "none":
             password = config.secret("auth_password")
-            key = AUTH[config.auth]
-            auth = key(_master(key, password), KeyType.Master)
+            auth = AUTH[config.auth](_master(config.auth, password), KeyType.Master)
             if config.priv != "none":
-                priv = PRIV[config.priv](_master(key, config.secret("priv_password") or password), KeyType.Master)
+                priv = PRIV[config.priv](
+                    _master(config.auth, config.secret("priv_password") or password), KeyType.Master
+                )
         expansion = KeyExpansion.Cisco if config.priv.endswith("-C") else KeyExpansion.Blumenthal
         return User(config.user, auth_key=auth, priv_key=priv, key_expansion=expansion)
 
 
 @lru_cache(maxsize=1024)
-def _master(key: type[BaseAuthKey], password: str) -> bytes:
+def _master(auth: str, password: str) -> bytes:
     """Return a password's key (RFC 3414 2.6): a million bytes are hashed, so once for all devices that share it."""
-    return key.get_master_key(password.encode())
+    return AUTH[auth].get_master_key(password.encode())
 
 
 def _gate() -> asyncio.Semaphore:

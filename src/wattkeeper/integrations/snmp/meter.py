@@ -31,18 +31,18 @@ class Point(NamedTuple):
     meter: Meter
     oid: str
     value: Value
-    index: tuple[str, ...]
+    row: tuple[str, ...]
     size: tuple[int, int]
 
     @property
     def oids(self) -> list[str]:
         """What to ask for: whether it is there, then the value."""
-        return [*([filled(self.value.present, self.index)] if self.value.present else []), self.oid]
+        return [*([filled(self.value.present, self.row)] if self.value.present else []), self.oid]
 
     def read(self, told: dict[str, Raw]) -> int | None:
         """Return the value in mJ or mW; None where there is none."""
         raw = worth(self.value, told.get(self.oid))
-        if raw is None or raw < 0 or not present(self.value, self.index, told):
+        if raw is None or raw < 0 or not present(self.value, self.row, told):
             return None
         over, under = self.size
         found = round(raw * over / under)

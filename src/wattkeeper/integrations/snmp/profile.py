@@ -78,9 +78,9 @@ class Value(BaseModel):
             raise ValueError("present and present_if go together")
         if self.wrap and self.quantity != "energy_counter":
             raise ValueError("only an energy_counter has a wrap")
-        if most := max((int(n) for one in self.others for n in re.findall(r"\{(\d)\}", one)), default=0):
-            if most > self.parts:
-                raise ValueError(f"{{{most}}} is asked for, and oid has {self.parts} *")
+        most = max((int(n) for one in self.others for n in re.findall(r"\{(\d)\}", one)), default=0)
+        if most > self.parts:
+            raise ValueError(f"{{{most}}} is asked for, and oid has {self.parts} *")
         return self
 
     @property
