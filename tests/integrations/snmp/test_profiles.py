@@ -128,6 +128,16 @@ def test_which_profiles_may_fit(object_id, names):
     assert [p.name for p in candidates(profiles_of().values(), object_id)] == names
 
 
+def test_the_sample_on_the_page_is_a_profile_and_all_are_listed(tmp_path):
+    """The second TOML of the page loads; the table names each file."""
+    page = (BUILT_IN.parent / "README.md").read_text()
+    (tmp_path / "sample.toml").write_text(page.split("```toml\n")[2].partition("```")[0])
+
+    assert load(tmp_path / "sample.toml").group[0].value[0].absent == [65_535]
+    listed = {name for row in re.findall(r"^\| ([a-z0-9, -]+) \|", page, re.MULTILINE) for name in row.split(", ")}
+    assert {file.stem for file in BUILT_IN.glob("*.toml")} <= listed
+
+
 APC_UPS, XUPS, SENTRY3 = "1.3.6.1.4.1.318.1.1.1.4", "1.3.6.1.4.1.534.1.4.4.1", "1.3.6.1.4.1.1718.3.2"
 HPE3, UMG96 = "1.3.6.1.4.1.232.165.11", "1.3.6.1.4.1.34278"
 
