@@ -307,7 +307,7 @@ def test_one_table_names_many_devices():
     [
         ({"host": "p"}, "give either asset, or assets"),
         ({"host": "p", "assets": "r[1-2]"}, "host has no {asset}"),
-        ({"host": "{asset}", "assets": "r[1-2]", "inlets": {"1": "r"}}, "inlets is for one device"),
+        ({"host": "{asset}", "assets": "r[1-2]", "inlets": {"1": "r"}}, "what inlets and outlets feed needs {asset}"),
         ({"host": "p", "asset": "r", "version": "3"}, "user is missing"),
         ({"host": "p", "asset": "r", "user": "u"}, "user is for version 3"),
         ({"host": "p", "asset": "r", "version": "3", "user": "u", "priv": "AES"}, "priv needs auth"),
@@ -322,6 +322,15 @@ def test_a_table_that_cannot_work_is_refused(table, said):
     """The site file's error names the cure."""
     with pytest.raises(ValidationError, match=said):
         Config.model_validate(table)
+
+
+def test_outlets_of_many_devices_have_the_asset_in_their_name():
+    """Each rack's outlet 1 feeds a node of its own."""
+    with served(FakeAgent(epdu(1))) as port:
+        table = {"host": "127.0.0.1", "port": port, "asset": "r7", "outlets": {"1": "{asset}-n01"}}
+        got = asyncio.run(SnmpDevice(Config(**table), "r7").sample())
+
+    assert {one.meter.partition(":")[0] for one in got} == {"r7", "r7-n01"}
 
 
 def test_a_profile_that_is_not_known_is_named():

@@ -102,7 +102,10 @@ def _rows(readings: list[Reading]) -> Iterator[str]:
     for level, energies in groupby((o for o in readings if o.quantity == "energy_counter"), key=lambda one: one.level):
         rows = [one for one in readings if one.level == level]
         if rows[0].whole and stands_still(list(energies), rows):
-            yield f"the energy counter of its {level} stands at 0 although power flows: it is not used."
+            yield (
+                f"the energy counter of its {level} stands at 0 although power flows: it is not used until discovery finds "
+                "it counting."
+            )
 
 
 def step(one: Reading, product: Decimal) -> Decimal:

@@ -96,7 +96,7 @@ class Config(BaseModel):
         default_factory=dict, description="Where inlets feed different things: inlet → asset. Others are not read."
     )
     outlets: dict[str, str] = Field(
-        default_factory=dict, description="Outlet → the asset it feeds. Others are not read."
+        default_factory=dict, description="Outlet → the asset it feeds; {asset} may be part of it. Others are not read."
     )
     timeout_s: float = Field(6.0, gt=0, description="Longest time one sample may take [s].")
     discover_timeout_s: float = Field(60.0, gt=0, description="Longest time discovery may take [s].")
@@ -109,8 +109,8 @@ class Config(BaseModel):
             raise ValueError("give either asset, or assets with {asset} in the host")
         if self.assets and "{asset}" not in self.host:
             raise ValueError("host has no {asset}, so all assets would have one device")
-        if self.assets and self.inlets:
-            raise ValueError("inlets is for one device; assets names several")
+        if self.assets and any("{asset}" not in fed for fed in (*self.inlets.values(), *self.outlets.values())):
+            raise ValueError("assets names several devices, so what inlets and outlets feed needs {asset} in its name")
         if self.version == "3" and not self.user:
             raise ValueError('user is missing: version = "3" needs one')
         if self.version != "3" and self.user:

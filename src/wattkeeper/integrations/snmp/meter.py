@@ -66,6 +66,8 @@ class SnmpDevice:
 
     def __init__(self, config: Config, asset: str, *, clock: Callable[[], float] = time.time) -> None:
         self._config, self._asset, self._clock = config, asset, clock
+        self._inlets = {name: fed.replace("{asset}", asset) for name, fed in config.inlets.items()}
+        self._feeds = {name: fed.replace("{asset}", asset) for name, fed in config.outlets.items()}
         self._link = Link(config.host.replace("{asset}", asset), config)
         self.name = self._link.name
         self._points: list[Point] | None = None
@@ -161,8 +163,8 @@ class SnmpDevice:
         apart = bool(energies and powers) and energies[0].level != powers[0].level
         points = [*self._points_of(energies, RANK), *self._points_of(powers, RANK + apart)]
         rows = {one.label for one in energies or powers}
-        if self._config.inlets:
-            if missing := sorted(self._config.inlets.keys() - rows):
+        if self._inlets:
+            if missing := sorted(self._inlets.keys() - rows):
                 found.doubts.append(
                     f"{self.name} has no inlet {', '.join(missing)}. It has {', '.join(sorted(rows)) or 'none'}: "
                     "correct inlets."
@@ -181,7 +183,7 @@ class SnmpDevice:
 
     def _points_of(self, rows: list[Reading], rank: int) -> list[Point]:
         source = "snmp" if rows and rows[0].whole == 1 else f"snmp-{rows[0].level}" if rows else ""
-        inlets = self._config.inlets
+        inlets = self._inlets
         return [
             self._point(one, inlets.get(one.label, self._asset), source, rank)
             for one in rows
@@ -192,18 +194,19 @@ class SnmpDevice:
         """Take the outlets that the site file names."""
         rows = [one for one in told if one.level == "outlet" and one.quantity in ("energy_counter", "power")]
         metered = list(dict.fromkeys(one.label for one in rows))
-        if missing := [outlet for outlet in self._config.outlets if outlet not in metered]:
+        if missing := [outlet for outlet in self._feeds if outlet not in metered]:
             found.doubts.append(
                 f"{self.name} does not meter outlet {', '.join(missing)}. It meters "
                 f"{', '.join(metered) or 'none'}: correct outlets, or measure otherwise."
             )
-        if unnamed := [one for one in metered if one not in self._config.outlets]:
+        if unnamed := [one for one in metered if one not in self._feeds]:
             found.doubts.append(
                 f"{self.name} meters outlets {', '.join(unnamed)}: say what they feed, "
                 f'outlets = {{ "{unnamed[0]}" = "n01" }}.'
             )
-        feeds = self._config.outlets
-        return [self._point(one, feeds[one.label], "snmp-outlet", RANK) for one in rows if one.label in feeds]
+        return [
+            self._point(one, self._feeds[one.label], "snmp-outlet", RANK) for one in rows if one.label in self._feeds
+        ]
 
     def _point(self, one: Reading, asset: str, source: str, rank: int) -> Point:
         row = f"{one.level}-{one.label}" if one.label else one.level
