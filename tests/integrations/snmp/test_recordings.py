@@ -104,6 +104,10 @@ def test_there_are_84_of_them():
             "librenms/janitza_generic",
             {"device:snmp:energy_counter": 42_115_963_680_000_000, "device:snmp:power": 136_678_000},
         ),
+        (  # 959375 × 0.1 kWh
+            "librenms/liebert",
+            {"inlet-1-1:snmp:energy_counter": 345_375_000_000_000, "inlet-1-1:snmp:power": 2_411_000},
+        ),
         (  # 20450 × 0.1 kWh
             "librenms/liebert_mph2rg",
             {"inlet-1-1:snmp:energy_counter": 7_362_000_000_000, "inlet-1-1:snmp:power": 514_000},
@@ -150,8 +154,8 @@ def test_no_recording_is_too_much(simulator):
             assert all(one.value >= 0 for one in got)
             read.append(name)
 
-    assert len(read) == 18
-    assert len(unknown) == 24
+    assert len(read) == 19
+    assert len(unknown) == 23
 
 
 def test_outlets_that_are_named_are_read(simulator):
