@@ -101,6 +101,22 @@ class Statement:
         return (self.total("covered_ms") or 0.0) / held if held else None
 
     @property
+    def has_embodied(self) -> bool:
+        """Whether the rows say what making the hardware emitted."""
+        return "embodied_g" in self.rows.columns
+
+    @property
+    def full_cost_line(self) -> str:
+        """What full cost spreads and what of it stays with nobody; "" where the statement is without it."""
+        if self.unspread is None:
+            return ""
+        stays = kwh(self.unspread["energy_mj"] or 0)
+        return (
+            "Full cost spreads each hour's idle, overhead and unaccounted energy over the jobs that ran in it, by what "
+            f"they drew; {grouped(stays, 3)} kWh of hours without jobs stay with nobody."
+        )
+
+    @property
     def balance_line(self) -> str:
         """The balance: the meter and the accounts it went to, in kWh."""
         parts = [f"{NAMES[a]} {grouped(kwh(self.energy_mj(a)), 3)}" for a in ACCOUNTS]
@@ -242,8 +258,8 @@ def _keyed(sources: Sources, by: str) -> tuple[pl.LazyFrame, str]:
     if by == "job":
         return lines.filter(_OWNED), "job_id"
     if by in {"user", "project"}:
-        names = sources.jobs.lazy().select("job_id", pl.col(by).fill_null("unknown"))
-        return lines.join(names, on="job_id", how="left"), by
+        named = lines.join(sources.jobs.lazy().select("job_id", by), on="job_id", how="left")
+        return named.with_columns(pl.when(_OWNED).then(pl.col(by).fill_null("unknown"))), by
     if by in {"rack", "hall"}:
         if _no_level(sources.tree, by):
             lines = lines.filter(pl.lit(value=False))
