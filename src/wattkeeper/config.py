@@ -99,6 +99,9 @@ class MeterConfig(_Table):
     wrap_mj: int = Field(0, ge=0, description="Where the counter returns to 0 [mJ]; 0 if it never does.")
     interval_ms: int = Field(0, ge=0, description="Time one energy_interval value covers, ending at its stamp [ms].")
     max_gap_ms: int = Field(300_000, gt=0, description="A longer step between two readings is a gap [ms].")
+    resolution_mj: int = Field(
+        0, ge=0, description="Smallest step of a counter [mJ]: 360000000 for one that counts 0.1 kWh; 0 if unknown."
+    )
 
 
 class CsvConfig(_Table):

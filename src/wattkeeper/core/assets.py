@@ -83,7 +83,7 @@ class Meter:
     rank: which source the books use where several measure one asset; lower wins, then the order of QUANTITIES.
     accuracy_pct: half-width of the maker's error band [% of reading]. wrap_mj: where the counter returns to 0.
     interval_ms: for energy_interval, the time one value covers, ending at its time stamp.
-    max_gap_ms: a longer step between readings is a gap.
+    max_gap_ms: a longer step between readings is a gap. resolution_mj: the smallest step of a counter; 0 where unknown.
     """
 
     id: str
@@ -95,6 +95,7 @@ class Meter:
     wrap_mj: int = 0
     interval_ms: int = 0
     max_gap_ms: int = 300_000
+    resolution_mj: int = 0
 
     def __post_init__(self) -> None:
         if self.quantity not in QUANTITIES:
