@@ -201,7 +201,29 @@ def test_a_counter_that_stands_still_is_not_used():
         found = asyncio.run(device_of(port).discover())
 
     assert [m.quantity for m in found.meters] == ["power"]
-    assert any("the energy counter of its inlet stands at 0 although power flows" in said for said in found.doubts)
+    assert any("an energy counter of its inlet stands at 0 although power flows" in said for said in found.doubts)
+
+
+def test_0_watts_beside_amperes_is_no_reading():
+    """A UPS card that fills in what it does not measure: 230 V × 4.8 A and 0 W."""
+    told = {OBJECT_ID: "oid:1.3.6.1.4.1.705.1"}
+    told |= {f"1.3.6.1.2.1.33.1.4.4.1.{column}.1": raw for column, raw in ((2, 230), (3, 48), (4, 0), (5, 12))}
+    with served(FakeAgent(told)) as port:
+        found = asyncio.run(device_of(port).discover())
+
+    assert found.meters == []
+    assert any("output L1 says 0 W although 1104 VA flow" in said for said in found.doubts)
+
+
+def test_a_name_with_a_dead_address_goes_to_the_next(monkeypatch):
+    """Nobody listens at the first one."""
+
+    async def both(_loop, _host, port, **_more):
+        return [(2, 2, 17, "", ("127.0.0.9", port)), (2, 2, 17, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", both)
+    with served(FakeAgent(epdu(1))) as port:
+        assert len(sampled(SnmpDevice(Config(host="pdu.mgmt", port=port, asset="rack", timeout_s=3), "rack"))) == 2
 
 
 def test_a_cord_without_a_counter_leaves_energy_to_no_one():
@@ -212,7 +234,11 @@ def test_a_cord_without_a_counter_leaves_energy_to_no_one():
     with served(FakeAgent(told)) as port:
         got = sampled(device_of(port))
 
-    assert got == {"cord-1-1:snmp:power": 100_000, "cord-2-1:snmp:power": 200_000}
+    told[f"{sentry}.10.2.1"] = 0  # it has one, and it stands still
+    with served(FakeAgent(told)) as port:
+        stands = sampled(device_of(port))
+
+    assert got == stands == {"cord-1-1:snmp:power": 100_000, "cord-2-1:snmp:power": 200_000}
 
 
 def test_units_of_a_chain_have_names_of_their_own():
@@ -274,6 +300,20 @@ def test_a_device_that_counts_in_circles_ends():
     with served(FakeCircle(epdu(3))) as port:
         device = device_of(port, discover_timeout_s=20)
         assert len(sampled(device)) == 2
+
+
+def test_a_device_without_bulk_requests_is_walked_step_by_step():
+    """Some answer GETBULK with an error and nothing else."""
+
+    class FakeNoBulk(FakeAgent):
+        def _bulk(self, asked, single, repeat):
+            return []
+
+    with served(FakeNoBulk(epdu(3))) as port:
+        got = sampled(device_of(port, outlets={"3": "n03"}, discover_timeout_s=20))
+
+    assert got["outlet-3:snmp-outlet:power"] == 30_000
+    assert len(got) == 4
 
 
 def test_nothing_there_is_said_within_the_time():

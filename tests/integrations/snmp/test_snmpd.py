@@ -21,11 +21,17 @@ USERS = [
     'createUser sha SHA-256 "auth-secret" AES "priv-secret"',
     'createUser one SHA "auth-secret" AES "auth-secret"',
     'createUser old MD5 "auth-secret" DES "priv-secret"',
+    'createUser long SHA "auth-secret" AES-256 "priv-secret"',
+    'createUser cisco SHA "auth-secret" AES-256-C "priv-secret"',
+    'createUser middle SHA "auth-secret" AES-192 "priv-secret"',
     'createUser plain SHA-512 "auth-secret"',
     "createUser open",
     "rouser sha priv",
     "rouser one priv",
     "rouser old priv",
+    "rouser long priv",
+    "rouser cisco priv",
+    "rouser middle priv",
     "rouser plain auth",
     "rouser open noauth",
 ]
@@ -67,12 +73,15 @@ BOTH = {"energy_counter": 7_083_720_000_000, "power": 270_000}
         v3("sha", "SHA-256", "AES"),
         v3("one", "SHA", "AES", priv_password=""),  # the same password for both
         v3("old", "MD5", "DES"),
+        v3("long", "SHA", "AES-256"),
+        v3("cisco", "SHA", "AES-256-C"),
+        v3("middle", "SHA", "AES-192"),
         v3("plain", "SHA-512", "none"),
         v3("open", "none", "none", auth_password=""),
         {"community": "read"},
         {"community": "read", "version": "1"},
     ],
-    ids=["SHA-256 AES", "SHA AES", "MD5 DES", "SHA-512", "open", "v2c", "v1"],
+    ids=["SHA-256 AES", "SHA AES", "MD5 DES", "AES-256", "AES-256-C", "AES-192", "SHA-512", "open", "v2c", "v1"],
 )
 def test_every_way_to_log_in(agent, table):
     """The name localhost is looked up; the same two values each time."""
@@ -100,10 +109,11 @@ def test_passwords_can_come_from_files(agent, tmp_path):
         (v3("nobody", "SHA-256", "AES"), "refuses user 'nobody'"),
         (v3("sha", "SHA", "AES"), "refuses user 'sha'"),
         (v3("sha", "SHA-256", "none"), "refuses user 'sha'"),
+        (v3("long", "SHA", "AES-256-C"), "does not answer. Check address, network and priv"),
         (v3("sha", "SHA-256", "AES", priv_password="not-secret"), "does not answer. Check address, network and priv"),
         ({"community": "not-secret"}, "does not answer. Check address, network and community"),
     ],
-    ids=["password", "user", "algorithm", "no priv", "priv password", "community"],
+    ids=["password", "user", "algorithm", "no priv", "keys made otherwise", "priv password", "community"],
 )
 def test_what_is_wrong_is_said_and_not_shown(agent, table, said):
     """The fault names the device and the key; no secret."""

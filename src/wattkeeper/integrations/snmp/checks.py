@@ -55,13 +55,12 @@ def of_whole(readings: list[Reading], quantity: str) -> list[Reading]:
 
 
 def stands_still(mine: list[Reading], rows: list[Reading]) -> bool:
-    """Return whether a level says 0 W or 0 kWh although something flows: then it has no such meter."""
-    if any(one.value for one in mine):
-        return False
-    labels = {one.label for one in mine}
+    """Return whether one counter says 0 kWh, or all rows 0 W, although something flows: then there is no such meter."""
     if mine[0].quantity == "energy_counter":
-        return any(one.base > FLOWING_VA for one in rows if one.quantity == "power" and one.label in labels)
-    return sum((_va(rows, label) or Decimal(0) for label in labels), Decimal(0)) > FLOWING_VA
+        idle = {one.label for one in mine if not one.value}
+        return any(one.base > FLOWING_VA for one in rows if one.quantity == "power" and one.label in idle)
+    flowing_va = sum((_va(rows, one.label) or Decimal(0) for one in mine), Decimal(0))
+    return not any(one.value for one in mine) and flowing_va > FLOWING_VA
 
 
 def _by_choice(readings: Iterable[Reading]) -> list[Reading]:
@@ -89,7 +88,7 @@ def _rows(readings: list[Reading]) -> Iterator[str]:
             continue
         where = f"{power.level} {power.label}".strip()
         if power.base == 0 and va > FLOWING_VA:
-            yield f"{where} says 0 W although {va:.0f} VA flow: that is no reading, and not used."
+            yield f"{where} says 0 W although {va:.0f} VA flow: it has no power meter. Measure elsewhere."
             continue
         product = va * abs(factor.value) if factor else va
         low = product / (TWO if factor else LEAST) - SLACK_W
@@ -103,8 +102,8 @@ def _rows(readings: list[Reading]) -> Iterator[str]:
         rows = [one for one in readings if one.level == level]
         if rows[0].whole and stands_still(list(energies), rows):
             yield (
-                f"the energy counter of its {level} stands at 0 although power flows: it is not used until discovery finds "
-                "it counting."
+                f"an energy counter of its {level} stands at 0 although power flows: they are not used until discovery "
+                "finds it counting."
             )
 
 

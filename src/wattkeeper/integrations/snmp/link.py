@@ -147,7 +147,7 @@ class Link:
         self.name = f"snmp {self.place}"
         self.chunk = config.oids_per_request
         self._host, self._config = host, config
-        self._address = ""
+        self._addresses: list[str] = []
         self._engine = b""
         self._silent = False
 
@@ -208,7 +208,7 @@ class Link:
                 try:
                     found = await call(await self._session())
                 except TimeoutError:
-                    self._address, self._engine = "", b""  # it may have moved, or be another one now
+                    self._addresses, self._engine = self._addresses[1:], b""  # it may have moved, or be another one now
                 except SnmpAuthError as error:
                     raise SourceError(
                         f"{self.name} refuses user '{self._config.user}'. "
@@ -230,7 +230,7 @@ class Link:
 
     async def _session(self) -> SnmpSession:
         """Open a socket. Version 3 asks the device for its clock each time, so that none can run away."""
-        config, address = self._config, self._address or await self._resolve()
+        config, address = self._config, (self._addresses or await self._resolve())[0]
         wait_s = 0.9 * config.timeout_s / config.tries  # so that a request that got lost is said before time is up
         if config.version != "3":
             version = SnmpVersion.v1 if config.version == "1" else SnmpVersion.v2c
@@ -245,15 +245,15 @@ class Link:
         self._engine = session.get_engine_id()
         return session
 
-    async def _resolve(self) -> str:
-        """Return the device's IP address. Raises SourceError where the name has none."""
+    async def _resolve(self) -> list[str]:
+        """Return the device's IP addresses; one that stays silent is left for the next. Raises SourceError for none."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(self._host.strip("[]"), self._config.port, type=socket.SOCK_DGRAM)
         except OSError as error:
             raise SourceError(f"{self.name}: no such host. Correct host in [[agent.snmp]].") from error
-        self._address = str(found[0][4][0])
-        return self._address
+        self._addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+        return self._addresses
 
     def _user(self) -> User:
         config = self._config
