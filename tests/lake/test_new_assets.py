@@ -10,7 +10,9 @@ from wattkeeper.core.roles import Intake
 from wattkeeper.core.schema import READINGS
 from wattkeeper.lake.book import Book
 
-SITE = "[[site]]\nid = 'dc'\n[[asset]]\nid = 'r1'\nkind = 'rack'\nparent = 'dc'\n[[nodes]]\nnames = 'n1'\nparent = 'r1'\n"
+SITE = (
+    "[[site]]\nid = 'dc'\n[[asset]]\nid = 'r1'\nkind = 'rack'\nparent = 'dc'\n[[nodes]]\nnames = 'n1'\nparent = 'r1'\n"
+)
 
 
 def reading(meter):
