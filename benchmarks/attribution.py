@@ -33,6 +33,8 @@ LARGE_MJ = 2 * 10**6
 NEW_DAYS = 3
 
 ATTRIBUTE = """
+import sys
+sys.modules["cffi"] = sys.modules["coverage"] = None  # numba loads them where it finds them: here only for tests
 from pathlib import Path
 from wattkeeper import loop
 from wattkeeper.lake.book import Book

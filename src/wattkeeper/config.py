@@ -59,7 +59,8 @@ class AssetConfig(_Table):
     remainder: Literal["", "jobs", "overhead", "unaccounted"] = Field(
         "",
         description="Account of what its meter shows beyond its parts. "
-        "Default: jobs for a node, overhead for a site, unaccounted for halls and racks.",
+        "A node: jobs (default) or overhead. A site: overhead (default) or unaccounted. A hall or rack: unaccounted "
+        "(default) or overhead.",
     )
     slice: float = Field(1.0, gt=0, le=1, description="For a MIG instance: the part of the GPU it is.")
     embodied_kg: float | None = Field(None, ge=0, description="Manufacturing carbon [kg CO2e].")
