@@ -13,7 +13,7 @@ from wattkeeper.core.errors import SourceError
 from wattkeeper.integrations.snmp.link import Config
 from wattkeeper.integrations.snmp.meter import SnmpDevice
 
-pytestmark = pytest.mark.skipif(SNMPD is None, reason="snmpd is not here (package snmpd)")
+pytestmark = pytest.mark.skipif(SNMPD is None, reason="snmpd and snmpset are not here (packages snmpd, snmp)")
 
 RPDU2 = "1.3.6.1.4.1.318.1.1.26.4.3.1"
 NOW_S = 1_795_000_000.0
