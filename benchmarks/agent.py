@@ -1,8 +1,9 @@
 """The agent: CPU and memory for eight GPUs at 1 and 10 Hz, beside codecarbon and zeus on the same fake driver.
 
 `python benchmarks/agent.py [--quick]` prints one line per bar, `name value limit holds|falls short`, and exits with 1
-where one falls short. Each is a process of its own; all run side by side and are measured over the same seconds. The driver is FakeNvml under the real module `pynvml`; each call to it waits 1 ms, as eight GPUs take up to
-10 ms for one value each (research of 2026-11).
+where one falls short. Each is a process of its own; all run side by side and are measured over the same seconds. The
+driver is FakeNvml under the real module `pynvml`; each call to it waits 1 ms, as eight GPUs take up to 10 ms for one
+value each (research of 2026-11).
 """
 
 # ruff: noqa: N802, N803, N815 - the names are those of the library
