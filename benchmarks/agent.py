@@ -225,7 +225,7 @@ def measure(rates: tuple[float, ...], warm_s: float, seconds: float) -> dict[tup
         for key, process in processes.items():
             since_s = time.time() - (folders[key] / "started").stat().st_mtime
             process.terminate()
-            process.wait(30)
+            process.wait(300)
             read = int((folders[key] / "values").read_text()) / VALUES_FOR_A_READING.get(key[1], 1)
             costs[key] = Cost(used[key], rss[key], read / since_s)
         return costs
