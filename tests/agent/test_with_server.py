@@ -54,7 +54,7 @@ def answers(port):
 
 def count_to(root, joules):
     file = root / "powercap" / "intel-rapl:0" / "energy_uj"
-    file.with_suffix(".new").write_text(f"{joules * 1_000_000}\n")
+    file.with_suffix(".new").write_text(f"{round(joules * 1_000_000)}\n")
     file.with_suffix(".new").rename(file)
 
 
@@ -63,7 +63,7 @@ def energy_kwh(book):
 
 
 def test_a_kill_of_the_agent_and_an_absence_of_the_server_cost_no_joule(tmp_path, begin):
-    """From 1 000 J to 4 600 J over a kill and without a server for a while: 3 600 J, 0.001 kWh."""
+    """From 1 000 J to 1 003.6 J over a kill and without a server for a while: 3.6 J, a millionth of a kWh."""
     book, port = tmp_path / "book", free_port()
     (tmp_path / "a.toml").write_text(SITE)
     run("init", book, "--site-file", tmp_path / "a.toml")
@@ -81,19 +81,19 @@ def test_a_kill_of_the_agent_and_an_absence_of_the_server_cost_no_joule(tmp_path
     first.wait_ready(lambda: any(p.stat().st_size > 2000 for p in (tmp_path / "spool" / "n01").glob("*.wal")))
     os.kill(first.process.pid, signal.SIGKILL)
     first.process.wait()
-    count_to(tmp_path, 3000)
+    count_to(tmp_path, 1002)
     server = begin("serve", book, "--listen", f"127.0.0.1:{port}", "--fold-every", "0.2")
     server.wait_ready(lambda: answers(port))
     second = begin("agent", "run", "--config", config, "--json")
     second.wait_ready(lambda: any((tmp_path / "spool" / "n01").glob("forgotten")))
-    count_to(tmp_path, 4600)
+    count_to(tmp_path, 1003.6)
     run("agent", "run", "--config", _once(tmp_path, config), "--once")
     for one in (second, server):
         one.process.terminate()
         assert one.process.wait(60) == 0
     run("attribute", "--book", book)
 
-    assert energy_kwh(book) == [0.001]
+    assert energy_kwh(book) == [pytest.approx(1e-6, rel=1e-9)]
 
 
 def _once(root, config):
@@ -104,7 +104,7 @@ def _once(root, config):
 
 
 def test_an_agent_beside_its_book_is_folded_by_attribute(tmp_path):
-    """1 000 J, then 4 600 J, each read once into the journal: 0.001 kWh after attribute."""
+    """1 000 J, then 1 003.6 J, each read once into the journal: a millionth of a kWh after attribute."""
     book = tmp_path / "book"
     (tmp_path / "a.toml").write_text(SITE)
     run("init", book, "--site-file", tmp_path / "a.toml")
@@ -113,9 +113,9 @@ def test_an_agent_beside_its_book_is_folded_by_attribute(tmp_path):
     config.write_text(
         f'[agent]\nname = "n01"\nbook = "{book}"\n[[agent.rapl]]\nnode = "n01"\npath = "{tmp_path}/powercap"\n'
     )
-    for joules in (1000, 4600):
+    for joules in (1000, 1003.6):
         count_to(tmp_path, joules)
         run("agent", "run", "--config", config, "--once")
     run("attribute", "--book", book)
 
-    assert energy_kwh(book) == [0.001]
+    assert energy_kwh(book) == [pytest.approx(1e-6, rel=1e-9)]
