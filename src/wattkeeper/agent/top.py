@@ -9,9 +9,6 @@ from wattkeeper.agent.build import Planned
 from wattkeeper.agent.watts import Now
 from wattkeeper.core.errors import WattkeeperError
 
-PATIENCE_S = 2.0
-"""A look waits for a device so long; what it says later is shown later."""
-
 
 class Watched:
     """One device. fault: why it tells nothing, "" where it does."""
@@ -22,11 +19,11 @@ class Watched:
         self._task: asyncio.Task[None] | None = None
         self.fault = ""
 
-    async def look(self) -> None:
-        """Read it, unless it is still busy with the last time."""
+    async def look(self, patience_s: float) -> None:
+        """Read it, unless it is still busy with the last time; what it says after this long is shown later."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read())
-        await asyncio.wait([self._task], timeout=PATIENCE_S)
+        await asyncio.wait([self._task], timeout=patience_s)
 
     async def close(self) -> None:
         """Let go of it."""

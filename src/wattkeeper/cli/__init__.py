@@ -1,7 +1,7 @@
 """The command line: one file per command; heavy imports wait until a command needs them.
 
-Exit codes: 0 done · 1 a fault, told in one line · 2 wrong usage · 3 done, but some rows were refused · 4 the books do
-not balance.
+Exit codes: 0 done · 1 a fault, told in one line · 2 wrong usage · 3 done, but some rows were refused or something is
+doubted · 4 the books do not balance.
 """
 
 from __future__ import annotations

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 BAR = 12
 STYLES = {"site": "bold", "hall": "bold", "rack": "bold cyan", "node": "bold"}
 
-Refresh = Callable[[], Awaitable[None]]
+PATIENCE_S = 0.5
+ONCE_PATIENCE_S = 20.0
+"""How long a look waits for a slow device: on a screen what comes later is shown later, a single look has no later."""
+
+Refresh = Callable[[float], Awaitable[None]]
+Close = Callable[[], Awaitable[None]]
 
 
 def top(
@@ -57,11 +62,11 @@ async def _watch(
     faults: list[str] = []
     refresh, close = await (_from_book(now, book) if book else _from_devices(now, config, faults))
     try:
-        await refresh()
+        await refresh(ONCE_PATIENCE_S if once else PATIENCE_S)
         if once:
             if not book:  # a counter tells watts from its second reading on
                 await asyncio.sleep(seconds)
-                await refresh()
+                await refresh(ONCE_PATIENCE_S)
             rows = _deep(now.rows(common.now_ms()), depth)
             if not quiet:
                 common.console().print(_screen(rows, faults, 10**6))
@@ -72,12 +77,12 @@ async def _watch(
                 rows = _deep(now.rows(common.now_ms()), depth)
                 live.update(_screen(rows, faults, out.height), refresh=True)
                 await asyncio.sleep(seconds)
-                await refresh()
+                await refresh(PATIENCE_S)
     finally:
         await close()
 
 
-async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tuple[Refresh, Refresh]:
+async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tuple[Refresh, Close]:
     """Return what reads the devices anew, and what closes them; those that are slow or fail hold up no other."""
     from wattkeeper.agent.look import planned
     from wattkeeper.agent.top import Watched
@@ -89,8 +94,8 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
     if file is not None and file.site:
         now.know(file.assets().assets.values(), [])
 
-    async def refresh() -> None:
-        await asyncio.gather(*(w.look() for w in watched))
+    async def refresh(patience_s: float) -> None:
+        await asyncio.gather(*(w.look(patience_s) for w in watched))
         faults[:] = [w.fault for w in watched if w.fault] if file is not None else []
 
     async def close() -> None:
@@ -99,13 +104,13 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
     return refresh, close
 
 
-async def _from_book(now: Now, book: Path) -> tuple[Refresh, Refresh]:
+async def _from_book(now: Now, book: Path) -> tuple[Refresh, Close]:
     """Return what reads the newest readings of a book, and nothing to close."""
     from wattkeeper import latest
 
     opened = common.open_book(book)
 
-    async def refresh() -> None:
+    async def refresh(_patience_s: float) -> None:
         found = await asyncio.to_thread(latest.newest, opened, common.now_ms())
         now.know(opened.tree().assets.values(), opened.meters())
         now.take(found)

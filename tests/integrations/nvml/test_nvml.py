@@ -191,7 +191,7 @@ def test_a_gpu_that_is_no_longer_listed_leaves_the_numbers_of_the_others():
     device = device_of(library)
     ask(device.discover())
     library.gpus.pop(0)
-    assert [a.id for a in ask(device.discover()).assets] == ["n01/gpu1"]
+    assert [a.id for a in ask(device.discover()).assets] == ["n01", "n01/gpu1"]
     library.gpus.insert(0, FakeGpu("GPU-9"))
 
     assert [m.id for m in ask(device.discover()).meters if m.quantity == "energy_counter"] == [

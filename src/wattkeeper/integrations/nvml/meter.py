@@ -149,9 +149,7 @@ class NvmlDevice:
         if self._library is not None:
             self._drop()  # a lost GPU, or one that came back, shows only after a new start
         library = self._open()
-        found = Discovery()
-        if self._config.parent:
-            found.assets.append(Asset(self._node, "node", self._config.parent))
+        found = Discovery([Asset(self._node, "node", self._config.parent)])
         try:
             present = self._present(library, found)
             if not present:
