@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ import pyarrow as pa
 class Receiver:
     """Answers POST /v1/readings. answers: status codes to give in turn, then 200; batches: what it took, in order."""
 
-    def __init__(self, port: int = 0, token: str = "") -> None:
+    def __init__(self, port: int = 0, token: str = "", context: ssl.SSLContext | None = None) -> None:
         self.batches: list[bytes] = []
         self.answers: list[int] = []
         self.asked: list[tuple[str, str, str | None, str | None]] = []
@@ -21,6 +22,8 @@ class Receiver:
         self._arrived = threading.Condition()
         self._http = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._http.daemon_threads = True
+        if context is not None:
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
+import ssl
+import subprocess
 
 import pytest
 
@@ -12,7 +15,7 @@ from tests.daemons import free_port
 from wattkeeper.agent.sender import Sender
 from wattkeeper.config import AgentConfig
 from wattkeeper.core.batch import Batch, encode
-from wattkeeper.core.errors import SourceError
+from wattkeeper.core.errors import ConfigError, SourceError
 from wattkeeper.core.live import Sample
 from wattkeeper.lake.journal import Journal
 
@@ -206,3 +209,34 @@ def test_a_server_whose_clock_differs_is_told_once(sender_of, spool, receiver, c
     assert [r.message for r in caplog.records] == [
         f"server {receiver.url} has a clock 3600 s ahead of this machine's. Is NTP running on both?"
     ]
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_server_s_certificate_is_checked_against_the_one_that_is_named(sender_of, spool, tmp_path):
+    """Signed by nobody we know it is refused by name; with ca_file it is trusted."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    receiver = Receiver(token="s3cret", context=context)
+    url = f"https://localhost:{receiver.port}"
+
+    async def main():
+        with pytest.raises(SourceError, match=r"certificate verify failed.*Check url, network and certificate"):
+            await sender_of(url).drain()
+        await sender_of(url, ca_file=certificate).drain()
+
+    try:
+        asyncio.run(main())
+    finally:
+        receiver.stop()
+    assert receiver.values == [0, 1, 2, 3, 4]
+
+
+def test_a_ca_file_that_is_none_is_named(sender_of, spool, tmp_path):
+    (tmp_path / "ca.pem").write_text("no certificate\n")
+    with pytest.raises(ConfigError, match=r"Cannot use ca_file .*ca.pem"):
+        sender_of("https://localhost", ca_file=tmp_path / "ca.pem")
