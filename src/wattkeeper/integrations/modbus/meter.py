@@ -1,0 +1,214 @@
+"""Modbus units as meters: energy and power of a register map, read in as few requests as will do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from fractions import Fraction
+
+from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.errors import SourceError
+from wattkeeper.core.live import Device, Discovery, Sample
+from wattkeeper.integrations.modbus.checks import coarse, doubts
+from wattkeeper.integrations.modbus.link import Config, Line, Link, MeterConfig, RefusedError
+from wattkeeper.integrations.modbus.profile import LARGEST, Point, Profile, chosen, profiles
+from wattkeeper.integrations.modbus.sunspec import chain, meters
+
+RANK = 35
+"""Below what reads a GPU or a processor itself, above what PDUs and controllers tell of a whole node or rack."""
+
+QUANTITIES = {"energy": "energy_counter", "power": "power"}
+
+MOST_EXPONENT = 10
+"""A SunSpec scale factor is within ±10; anything else is none."""
+
+Words = dict[int, int]
+
+
+def devices(config: Config) -> list[Device]:
+    """Return one device for each unit that a table names; they share its connection."""
+    known = profiles(config.profiles)
+    line = Line(config)
+    return [ModbusDevice(config, one, chosen(one.profile, known), line) for one in config.meter]
+
+
+class ModbusDevice:
+    """One unit. clock: seconds since 1970, as meters' own clocks are seldom set."""
+
+    def __init__(
+        self,
+        config: Config,
+        meter: MeterConfig,
+        known: tuple[Profile, ...],
+        line: Line,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._meter, self._known, self._clock = meter, known, clock
+        self._link = Link(line, config, meter.unit)
+        self._where = f"{config.host}/{config.port}/{meter.unit}"
+        self.name = self._link.name
+        self._profile, self._base = known[0], 0
+        self._meters: dict[str, Meter] = {}
+        self._apart = False
+
+    async def discover(self) -> Discovery:
+        """Return what the unit measures, and what does not agree. Raises SourceError where it does not answer."""
+        self._meters, self._apart = {}, False
+        found = Discovery()
+        async with self._link.turn(discover=True):
+            found.doubts += await self._find()
+            words = await self._read(self._profile.points)
+        if self._meter.parent:
+            found.assets.append(Asset(self._meter.asset, self._meter.kind, self._meter.parent))
+        points = self._profile.points
+        values = {name: value for name, point in points.items() if (value := self._value(point, words)) is not None}
+        for name, quantity in QUANTITIES.items():
+            if name in values and 0 <= values[name] <= LARGEST:
+                self._meters[name] = self._as_meter(quantity, points[name], words)
+        found.meters += self._meters.values()
+        if not self._meters:
+            found.doubts.append(
+                f"{self.name} tells neither energy nor power by the profile '{self._profile.name}'. Is it the right one?"
+            )
+        found.doubts += doubts(self.name, _readable(values))
+        if "energy" in values:
+            raw = points["energy"].raw(self._registers(points["energy"], words) or [], self._profile.order)
+            found.doubts += filter(
+                None, [coarse(self.name, points["energy"].type, float(raw or 0), points["energy"].size)]
+            )
+        return found
+
+    async def sample(self) -> list[Sample]:
+        """Return energy and power, where the unit tells them. Raises SourceError where it does not answer."""
+        if not self._meters:
+            await self.discover()
+        try:
+            async with self._link.turn():
+                words = await self._read(self._meters)
+        except RefusedError:
+            self._meters = {}  # another meter may stand there now
+            raise
+        time_ms = round(self._clock() * 1000)
+        samples = []
+        for name, meter in self._meters.items():
+            value = self._value(self._profile.points[name], words)
+            if value is not None and 0 <= value <= LARGEST:
+                samples.append(Sample(meter.id, time_ms, round(value)))
+        return samples
+
+    async def close(self) -> None:
+        """Leave the line; the next call connects again."""
+        self._link.close()
+
+    async def _find(self) -> list[str]:
+        """Find the model in a SunSpec chain; a plain profile is where it is. Return doubts."""
+        if not self._known[0].models:
+            return []
+        models = await chain(self._link)
+        if not models:
+            raise SourceError(f"{self.name} has no SunSpec marker at 40000, 0 or 50000. Name the profile of its maker.")
+        found = meters(models, self._known)
+        if not found:
+            told = ", ".join(str(model) for model, _address in models[:12])
+            raise SourceError(f"{self.name} has SunSpec models {told}, and no meter (201 to 214) among them.")
+        (self._profile, self._base), *more = found
+        return [
+            f"{self.name} has a further SunSpec meter at {address}, which is not read. Is it another unit id too?"
+            for _profile, address in more
+        ]
+
+    async def _read(self, names: Iterable[str]) -> Words:
+        """Read the registers of some points, within a turn. Raises RefusedError where the unit has none of them."""
+        profile = self._profile
+        wanted = set()
+        for name in names:
+            point = profile.points[name]
+            wanted.add((self._base + point.address, point.count))
+            if point.scale_address is not None:
+                wanted.add((self._base + point.scale_address, 1))
+        words: Words = {}
+        refused: list[RefusedError] = []
+        plan = sorted(wanted) if self._apart else spans(wanted, profile.together, profile.longest)
+        for start, count in plan:
+            inside = [one for one in sorted(wanted) if start <= one[0] < start + count]
+            try:
+                _take(words, start, await self._link.read(profile.table, start, count))
+            except RefusedError as error:
+                refused.append(error)
+                if len(inside) == 1:
+                    continue
+                self._apart = True
+                for one, size in inside:
+                    try:
+                        _take(words, one, await self._link.read(profile.table, one, size))
+                    except RefusedError:
+                        continue
+        if refused and not words:
+            raise refused[0]
+        return words
+
+    def _registers(self, point: Point, words: Words) -> list[int] | None:
+        found = [words.get(self._base + point.address + at) for at in range(point.count)]
+        return None if None in found else [word for word in found if word is not None]
+
+    def _scale(self, point: Point, words: Words) -> Fraction | None:
+        """Return the size of one count in mW, mJ, V, A or 1; None where its scale register tells none."""
+        exponent = 0
+        if point.scale_address is not None:
+            word = words.get(self._base + point.scale_address)
+            if word is None:
+                return None
+            exponent = word - 0x1_0000 if word & 0x8000 else word
+            if abs(exponent) > MOST_EXPONENT:
+                return None
+        metered = point.unit not in ("V", "A", "ratio", "percent")
+        factor = Fraction(str(self._meter.factor)) if metered else Fraction(1)
+        return point.size * Fraction(10) ** exponent * factor
+
+    def _value(self, point: Point, words: Words) -> Fraction | None:
+        registers, scale = self._registers(point, words), self._scale(point, words)
+        if registers is None or scale is None:
+            return None
+        raw = point.raw(registers, self._profile.order)
+        return None if raw is None else Fraction(raw) * scale
+
+    def _as_meter(self, quantity: str, point: Point, words: Words) -> Meter:
+        asset = self._meter.asset
+        wrap = Fraction(point.wrap or 0) * (self._scale(point, words) or 0)
+        return Meter(
+            f"{asset}:{self._where}:modbus:{quantity}",
+            asset,
+            quantity,
+            "modbus",
+            RANK,
+            accuracy_pct=self._profile.accuracy_pct,
+            wrap_mj=round(wrap) if wrap <= LARGEST else 0,
+        )
+
+
+def spans(wanted: Collection[tuple[int, int]], together: int, longest: int) -> list[tuple[int, int]]:
+    """Return the requests (address, count) that cover what is wanted, over gaps of at most `together` registers."""
+    found: list[tuple[int, int]] = []
+    for address, count in sorted(wanted):
+        if found:
+            start, size = found[-1]
+            end = max(start + size, address + count)
+            if address - (start + size) <= together and end - start <= longest:
+                found[-1] = (start, end - start)
+                continue
+        found.append((address, count))
+    return found
+
+
+def _take(words: Words, start: int, registers: list[int]) -> None:
+    words.update(enumerate(registers, start))
+
+
+def _readable(values: dict[str, Fraction]) -> dict[str, float]:
+    """Return values in W, V, A and 1, without the energy."""
+    return {
+        name: float(value / 1000 if name.startswith("power") and "factor" not in name else value)
+        for name, value in values.items()
+        if name != "energy"
+    }
