@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "rapl", "redfish"]
+NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "modbus", "rapl", "redfish"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -64,6 +64,11 @@ def absent(name, root):
         "redfish": {"url": f"http://127.0.0.1:{free_port()}", "asset": "n01"},
         "ipmi": network,
         "amdsmi": {"node": "n01"},
+        "modbus": {
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "meter": [{"profile": "sunspec", "asset": "hall-1"}],
+        },
     }.get(name, {"node": "n01", "path": root})
 
 

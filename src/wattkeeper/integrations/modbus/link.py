@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from wattkeeper.core.errors import MissingExtraError, SourceError
 try:
     from pymodbus import FramerType, ModbusException
     from pymodbus.client import AsyncModbusTcpClient
+    from pymodbus.pdu import ModbusPDU
 except ImportError as error:
     raise MissingExtraError("wattkeeper.integrations.modbus", error.name or "pymodbus", "modbus") from error
 
@@ -74,23 +75,25 @@ class RefusedError(SourceError):
 class Line:
     """One connection; units take turns on it, and who is last to close it hangs up.
 
-    A request that is late or cut off ends the connection, so that no answer of it is taken for one of the next.
+    A request that is late or cut off ends the connection, so that no answer of it is taken for one of the next. A
+    connection that the other side has ended (many do when it is idle) is made again, once for each request.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._client: AsyncModbusTcpClient | None = None
+        self._lost = asyncio.Event()
         self._turn = asyncio.Lock()
         self._users: set[str] = set()
 
     @asynccontextmanager
-    async def turn(self, name: str, limit_s: float, option: str) -> AsyncIterator[AsyncModbusTcpClient]:
-        """Hold the line, connected, for at most limit_s. Raises SourceError where that is too short."""
+    async def turn(self, name: str, limit_s: float, option: str) -> AsyncIterator[None]:
+        """Hold the line for at most limit_s. Raises SourceError where that is too short."""
         async with self._turn:
             self._users.add(name)
             try:
                 async with asyncio.timeout(limit_s):
-                    yield await self._connected(name)
+                    yield
             except TimeoutError as error:
                 self._hang_up()
                 raise SourceError(
@@ -101,6 +104,25 @@ class Line:
             except BaseException:
                 self._hang_up()
                 raise
+
+    async def ask(self, name: str, unit: int, table: Table, address: int, count: int) -> ModbusPDU:
+        """Return the answer to one request, within a turn. Raises SourceError where the connection breaks twice."""
+        for _attempt in range(2):
+            client = await self._connected(name)
+            read = client.read_holding_registers if table == "holding" else client.read_input_registers
+            answer = asyncio.ensure_future(read(address, count=count, device_id=unit))
+            lost = asyncio.ensure_future(self._lost.wait())
+            try:
+                await asyncio.wait({answer, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if answer.done():
+                    return answer.result()
+            except (ModbusException, OSError):
+                pass
+            finally:
+                answer.cancel()
+                lost.cancel()
+            self._hang_up()
+        raise SourceError(f"{name} breaks the connection off. Check the network; some gateways take only one client.")
 
     def leave(self, name: str) -> None:
         """Hang up, unless others use the line."""
@@ -113,6 +135,7 @@ class Line:
             self._hang_up()
             config = self._config
             limit_s = max(config.timeout_s, config.discover_timeout_s)  # ours is shorter and says what to do
+            self._lost.clear()
             client = AsyncModbusTcpClient(
                 config.host,
                 port=config.port,
@@ -120,6 +143,7 @@ class Line:
                 timeout=limit_s,
                 retries=0,
                 reconnect_delay=0,
+                trace_connect=lambda connected: None if connected else self._lost.set(),
             )
             if not await client.connect():
                 raise SourceError(
@@ -140,28 +164,15 @@ class Link:
     def __init__(self, line: Line, config: Config, unit: int) -> None:
         self._line, self._config, self._unit = line, config, unit
         self.name = f"modbus {config.host}:{config.port} unit {unit}"
-        self._client: AsyncModbusTcpClient | None = None
 
-    @asynccontextmanager
-    async def turn(self, *, discover: bool = False) -> AsyncIterator[None]:
+    def turn(self, *, discover: bool = False) -> AbstractAsyncContextManager[None]:
         """Hold the line for what is read inside, so that it belongs together."""
         option = "discover_timeout_s" if discover else "timeout_s"
-        async with self._line.turn(self.name, getattr(self._config, option), option) as client:
-            self._client = client
-            yield
+        return self._line.turn(self.name, getattr(self._config, option), option)
 
     async def read(self, table: Table, address: int, count: int) -> list[int]:
         """Return registers, within a turn. Raises RefusedError where the unit has none there, else SourceError."""
-        client = self._client
-        if client is None:
-            raise SourceError(f"{self.name} was read without a turn on its line.")
-        ask = client.read_holding_registers if table == "holding" else client.read_input_registers
-        try:
-            answer = await ask(address, count=count, device_id=self._unit)
-        except (ModbusException, OSError) as error:
-            raise SourceError(
-                f"{self.name} broke off: {error}. Check the network; some gateways take one client."
-            ) from error
+        answer = await self._line.ask(self.name, self._unit, table, address, count)
         where = f"{count} {table} register{'s' * (count != 1)} at {address}"
         if answer.isError():
             code = answer.exception_code
@@ -178,5 +189,4 @@ class Link:
 
     def close(self) -> None:
         """Leave the line."""
-        self._client = None
         self._line.leave(self.name)

@@ -22,6 +22,9 @@ QUANTITIES = {"energy": "energy_counter", "power": "power"}
 MOST_EXPONENT = 10
 """A SunSpec scale factor is within ±10; anything else is none."""
 
+APART = -1
+"""Values that no request may share, even side by side."""
+
 Words = dict[int, int]
 
 
@@ -50,15 +53,16 @@ class ModbusDevice:
         self.name = self._link.name
         self._profile, self._base = known[0], 0
         self._meters: dict[str, Meter] = {}
-        self._apart = False
+        self._level = 0
 
     async def discover(self) -> Discovery:
         """Return what the unit measures, and what does not agree. Raises SourceError where it does not answer."""
-        self._meters, self._apart = {}, False
+        self._meters, self._level = {}, 0
         found = Discovery()
         async with self._link.turn(discover=True):
             found.doubts += await self._find()
             words = await self._read(self._profile.points)
+        self._level = 0  # what is sampled may stand together
         if self._meter.parent:
             found.assets.append(Asset(self._meter.asset, self._meter.kind, self._meter.parent))
         points = self._profile.points
@@ -120,33 +124,34 @@ class ModbusDevice:
 
     async def _read(self, names: Iterable[str]) -> Words:
         """Read the registers of some points, within a turn. Raises RefusedError where the unit has none of them."""
-        profile = self._profile
         wanted = set()
         for name in names:
-            point = profile.points[name]
+            point = self._profile.points[name]
             wanted.add((self._base + point.address, point.count))
             if point.scale_address is not None:
                 wanted.add((self._base + point.scale_address, 1))
         words: Words = {}
         refused: list[RefusedError] = []
-        plan = sorted(wanted) if self._apart else spans(wanted, profile.together, profile.longest)
-        for start, count in plan:
-            inside = [one for one in sorted(wanted) if start <= one[0] < start + count]
-            try:
-                _take(words, start, await self._link.read(profile.table, start, count))
-            except RefusedError as error:
-                refused.append(error)
-                if len(inside) == 1:
-                    continue
-                self._apart = True
-                for one, size in inside:
-                    try:
-                        _take(words, one, await self._link.read(profile.table, one, size))
-                    except RefusedError:
-                        continue
+        await self._fetch(wanted, self._level, words, refused)
         if refused and not words:
             raise refused[0]
         return words
+
+    async def _fetch(
+        self, wanted: Collection[tuple[int, int]], level: int, words: Words, refused: list[RefusedError]
+    ) -> None:
+        """Read what is wanted; a request that is refused is split, first at its gaps, then into single values."""
+        together = (self._profile.together, 0, APART)[level]
+        for start, count in spans(wanted, together, self._profile.longest):
+            inside = [one for one in wanted if start <= one[0] < start + count]
+            try:
+                words.update(enumerate(await self._link.read(self._profile.table, start, count), start))
+            except RefusedError as error:
+                if len(inside) == 1:
+                    refused.append(error)
+                    continue
+                self._level = max(self._level, level + 1)
+                await self._fetch(inside, level + 1, words, refused)
 
     def _registers(self, point: Point, words: Words) -> list[int] | None:
         found = [words.get(self._base + point.address + at) for at in range(point.count)]
@@ -199,10 +204,6 @@ def spans(wanted: Collection[tuple[int, int]], together: int, longest: int) -> l
                 continue
         found.append((address, count))
     return found
-
-
-def _take(words: Words, start: int, registers: list[int]) -> None:
-    words.update(enumerate(registers, start))
 
 
 def _readable(values: dict[str, Fraction]) -> dict[str, float]:

@@ -113,8 +113,6 @@ class Profile(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if not {"power", "energy"} & set(self.points):
-            raise ValueError("points has neither power nor energy")
         for name, point in self.points.items():
             if name not in NAMES:
                 raise ValueError(f"points has no place for '{name}'; choose from {', '.join(NAMES)}")
@@ -122,6 +120,8 @@ class Profile(BaseModel):
                 raise ValueError(f"points.{name}.unit is '{point.unit}'; choose one of {', '.join(units)}")
             if point.count > self.longest:
                 raise ValueError(f"points.{name} takes {point.count} registers, more than longest = {self.longest}")
+        if not {"power", "energy"} & set(self.points):
+            raise ValueError("points has neither power nor energy")
         return self
 
 
