@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "modbus", "rapl", "redfish"]
+NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "modbus", "nut", "rapl", "redfish"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -69,6 +69,7 @@ def absent(name, root):
             "port": free_port(),
             "meter": [{"profile": "sunspec", "asset": "hall-1"}],
         },
+        "nut": {"port": free_port(), "ups": [{"name": "u", "asset": "rack-a1"}]},
     }.get(name, {"node": "n01", "path": root})
 
 
