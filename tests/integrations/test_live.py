@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "modbus", "nut", "rapl", "redfish"]
+NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "rapl", "redfish"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -68,6 +68,11 @@ def absent(name, root):
             "host": "127.0.0.1",
             "port": free_port(),
             "meter": [{"profile": "sunspec", "asset": "hall-1"}],
+        },
+        "mqtt": {
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "topic": [{"topic": "{asset}", "preset": "tasmota", "nodes": "n01"}],
         },
         "nut": {"port": free_port(), "ups": [{"name": "u", "asset": "rack-a1"}]},
     }.get(name, {"node": "n01", "path": root})
