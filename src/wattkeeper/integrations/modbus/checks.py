@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
+
+from wattkeeper.core.units import float32_step
 
 PHASES = ("l1", "l2", "l3")
 
@@ -88,7 +89,7 @@ def coarse(name: str, type_name: str, raw: float, size_mj: Fraction) -> str:
     """Return the doubt about a counter that is a float and has become so large that it steps visibly; "" where not."""
     if type_name != "float32":
         return ""
-    step_wh = float(Fraction(2) ** (math.frexp(raw)[1] - 24) * size_mj / 3_600_000)
+    step_wh = float32_step(raw) * float(size_mj) / 3_600_000
     if step_wh < COARSE_WH:
         return ""
     return (
