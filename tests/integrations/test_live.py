@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "rapl", "redfish"]
+NAMES = ["amdsmi", "bacnet", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "rapl", "redfish"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -64,6 +64,13 @@ def absent(name, root):
         "redfish": {"url": f"http://127.0.0.1:{free_port()}", "asset": "n01"},
         "ipmi": network,
         "amdsmi": {"node": "n01"},
+        "bacnet": {
+            "timeout_s": 0.3,
+            "discover_timeout_s": 0.3,
+            "device": [
+                {"address": f"127.0.0.1:{free_port()}", "object": [{"object": "analog-input,1", "asset": "hall-1"}]}
+            ],
+        },
         "modbus": {
             "host": "127.0.0.1",
             "port": free_port(),

@@ -23,8 +23,8 @@ def point(value, units="kilowatts", **more):
     return {"presentValue": value, "units": units, "statusFlags": NORMAL, "outOfService": False, **more}
 
 
-def accumulator(count, units="kilowattHours", *, most=999_999_999, **scale):
-    return point(count, units, scale=scale or {"integerScale": 0}, maxPresValue=most)
+def accumulator(count, units="kilowattHours", **scale):
+    return point(count, units, scale=scale or {"integerScale": 0}, maxPresValue=999_999_999)
 
 
 def table(address, *objects, **more):
@@ -49,12 +49,12 @@ def ask(root, told, *objects, **more):
 
 
 def test_power_and_energy_in_their_units(tmp_path):
-    """48.5 kW, 7 589 123 W, a counter of 123 456 × 0.1 kWh, 31 234 567.89 kWh as a double, 250 MWh, 5 000 kJ, 7 J."""
+    """48.5 kW, 7 589 123 W, a counter of 123 456 × 0.1 kWh, 31 234 567.875 kWh as a double, 250 MWh, 5 000 kJ, 7 J."""
     told = {
         "analog-input,1": point(48.5),
         "analog-value,2": point(7_589_123.0, "watts"),
         "accumulator,1": accumulator(123_456, integerScale=-1),
-        "large-analog-value,1": point(31_234_567.89, "kilowattHours"),
+        "large-analog-value,1": point(31_234_567.875, "kilowattHours"),
         "positive-integer-value,1": point(250, "megawattHours"),
         "integer-value,1": point(5_000, "kilojoules"),
         "accumulator,2": accumulator(14, "joules", floatScale=0.5),
@@ -66,7 +66,7 @@ def test_power_and_energy_in_their_units(tmp_path):
         "a": 48_500_000,
         "b": 7_589_123_000,
         "c": 44_444_160_000_000,  # 12 345.6 kWh × 3.6e9
-        "d": 112_444_444_404_000_000,
+        "d": 112_444_444_350_000_000,
         "e": 900_000_000_000_000,
         "f": 5_000_000_000,
         "g": 7_000,
@@ -176,7 +176,7 @@ def test_without_objects_discovery_lists_what_tells_power_or_energy(tmp_path):
     told = {
         "analog-input,1": point(48.5, objectName="Main feed"),
         "analog-input,2": point(21.0, "degreesCelsius"),
-        "accumulator,7": accumulator(5, objectName="Main energy"),
+        "accumulator,7": accumulator(5) | {"objectName": "Main energy"},
         "binary-input,1": {"presentValue": 0, "statusFlags": NORMAL, "outOfService": False},
     }
     told["binary-input,1"]["polarity"] = "normal"
@@ -282,7 +282,7 @@ def test_a_device_that_goes_away_is_one_error_and_comes_back(tmp_path):
 
 def test_none_of_the_objects_is_there(tmp_path):
     """An error with the way to find out which there are."""
-    with pytest.raises(SourceError, match="has none of analog-input,7. Leave out its objects once"):
+    with pytest.raises(SourceError, match=r"has none of analog-input,7\. Leave out its objects once"):
         ask(tmp_path, {"analog-input,1": point(1.0)}, "analog-input,7")
 
 
