@@ -82,33 +82,39 @@ def test_meters_know_where_a_counter_starts_again(tmp_path):
         found, _got = asyncio.run(once(table(server.address, *told)))
 
     assert [m.wrap_mj for m in found.meters] == [10**9 * 360_000_000, 0]
+    assert [m.resolution_mj for m in found.meters] == [360_000_000, 0]
     assert [m.id for m in found.meters] == [
         f"a:{server.address}/accumulator,1:bacnet:energy_counter",
         f"b:{server.address}/analog-input,1:bacnet:power",
     ]
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"statusFlags": FAULT}, "is fault"),
-        ({"statusFlags": OVERRIDDEN}, "is overridden"),
-        ({"statusFlags": OUT_OF_SERVICE}, "is out-of-service"),
-        ({"outOfService": True}, "is out-of-service"),
-        ({"reliability": "noSensor"}, "has reliability no-sensor"),
-        ({"reliability": "communicationFailure"}, "has reliability communication-failure"),
-        ({"presentValue": "nan"}, "has the value nan"),
-        ({"presentValue": "inf"}, "has the value inf"),
-        ({"presentValue": -3.5}, "has the value -3.5"),
-    ],
-)
-def test_what_is_no_reading_is_absent_and_told(change, said, tmp_path):
-    """A fault, a value that somebody set by hand, NaN and negative power; the object beside it is read."""
-    found, got = ask(tmp_path, {"analog-input,1": point(48.5) | change, "analog-input,2": point(1.5)})
+NONE = {
+    "is fault": {"statusFlags": FAULT},
+    "is overridden": {"statusFlags": OVERRIDDEN},
+    "is out-of-service": {"statusFlags": OUT_OF_SERVICE},
+    "is out-of-service:": {"outOfService": True},
+    "has reliability no-sensor": {"reliability": "noSensor"},
+    "has reliability communication-failure": {"reliability": "communicationFailure"},
+    "has the value nan": {"presentValue": "nan"},
+    "has the value inf": {"presentValue": "inf"},
+    "has the value -3.5": {"presentValue": -3.5},
+}
+
+
+def test_what_is_no_reading_is_absent_and_told(tmp_path):
+    """A fault, a value that somebody set by hand, NaN and negative power; the object beside them is read."""
+    told = {f"analog-input,{n}": point(48.5) | change for n, change in enumerate(NONE.values())}
+    objects = [{"object": name, "asset": name} for name in told]
+
+    found, got = ask(
+        tmp_path, {**told, "analog-input,99": point(1.5)}, *objects, {"object": "analog-input,99", "asset": "b"}
+    )
 
     assert got == {"b": 1_500_000}
-    assert len(found.meters) == 2
-    assert [said in doubt for doubt in found.doubts] == [True]
+    assert len(found.meters) == len(NONE) + 1
+    assert [f"analog-input,{n} {said}" in found.doubts[n] for n, said in enumerate(NONE)] == [True] * len(NONE)
+    assert len(found.doubts) == len(NONE)
 
 
 def test_optional_properties_may_be_missing(tmp_path):
@@ -140,7 +146,10 @@ def test_units_that_are_none_have_to_be_given(tmp_path):
     found, got = ask(tmp_path, told, *objects)
 
     assert got == {"b": 10_800_000_000, "c": 3_000_000}
-    assert [(a.id, a.kind, a.parent) for a in found.assets] == [("b", "cooling", "hall-1")]
+    assert [(a.id, a.kind, a.parent) for a in found.assets] == [
+        ("b", "cooling", "hall-1"),
+        ("c", "rack", ""),
+    ]
     assert [
         "analog-input,1 tells no unit that is power or energy (no-units)" in found.doubts[0],
         "analog-input,3 says W, the site file kW, which is used" in found.doubts[1],

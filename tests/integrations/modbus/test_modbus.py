@@ -167,6 +167,22 @@ READINGS = {
 }
 
 
+STEPS_MJ = {
+    "janitza-umg": 28_125,  # 65 536.5 Wh in a float32: 2⁻⁷ Wh
+    "janitza-b": 1,  # 2⁻²² Wh
+    "schneider-pm5000": 3_600_000,
+    "schneider-iem3000": 3_600_000,
+    "eastron-sdm630": 439_453,  # 1234.5 kWh: 2⁻¹³ kWh
+    "eastron-sdm120": 107,  # 0.25 kWh: 2⁻²⁵ kWh
+    "carlo-gavazzi-em340": 360_000_000,
+    "carlo-gavazzi-em24": 360_000_000,
+    "abb-b": 36_000_000,
+    "siemens-pac": 0,  # a double
+    "socomec-countis-e4": 3_600_000_000,
+}
+"""The least step of each counter, at the readings above."""
+
+
 @pytest.mark.parametrize("name", READINGS)
 def test_each_profile_reads_its_meter(name, tmp_path):
     """Registers as the maker's manual places them; 230 × 10 + 231 × 11 + 229 × 12 = 7589 VA, which agrees."""
@@ -175,7 +191,7 @@ def test_each_profile_reads_its_meter(name, tmp_path):
     found, got, _asked = once(tmp_path, tables, name)
 
     assert got == expected
-    assert {m.quantity for m in found.meters} == set(expected)
+    assert {m.quantity: m.resolution_mj for m in found.meters} == {q: STEPS_MJ[name] * (q != "power") for q in expected}
     assert found.doubts == []
 
 

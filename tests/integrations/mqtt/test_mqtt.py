@@ -122,6 +122,7 @@ def test_each_preset_reads_what_its_devices_publish(preset, broker):
     assert got == {("n01", "energy_counter"): (energy_mj, NOW_MS), ("n01", "power"): (power_mw, NOW_MS)}
     assert len(found.meters) == 2
     assert found.doubts == []
+    assert [m.resolution_mj for m in found.meters if m.quantity == "power"] == [0]
 
 
 def test_no_preset_is_untested():
@@ -262,7 +263,9 @@ def test_a_value_that_is_not_renewed_becomes_absent_and_then_a_fault(broker):
         clock.now_s += 11
         got.append(values(await device.sample()))
         clock.now_s += 50
-        with pytest.raises(SourceError, match=r"has had nothing for 60 s on s/\{asset\}. Do they still publish"):
+        with pytest.raises(
+            SourceError, match=r"has had nothing for 60 s on s/\{asset\}. Check that they still publish"
+        ):
             await device.sample()
         await device.close()
         return got
@@ -337,6 +340,27 @@ def test_time_stamps(told, zone, expected):
     assert time_ms(told, ZoneInfo(zone) if zone else None) == expected
 
 
+def test_steps_of_counters_are_known(broker):
+    """Tasmota tells three decimals of a kWh; step is that of a counter of one's own."""
+    reading = {"value": "/e", "quantity": "energy_counter", "unit": "Wh", "step": 0.5}
+    config = table(
+        broker,
+        {"topic": "x", "preset": "tasmota", "asset": "n01"},
+        {"topic": "y", "asset": "n02", "reading": [reading]},
+        listen_s=0.1,
+    )
+
+    async def ask():
+        (device,) = devices(config)
+        found = await device.discover()
+        await device.close()
+        return found
+
+    found = asyncio.run(ask())
+
+    assert sorted(m.resolution_mj for m in found.meters) == [0, 1_800_000, 3_600_000]
+
+
 def test_decimals_are_exact():
     """0.1 + 0.2 of a kWh is not 0.30000000000000004 of one."""
     assert scaled(parse(b"0.3"), "energy_counter", "kWh") == 1_080_000_000
@@ -355,7 +379,6 @@ def test_a_broker_that_goes_away_is_one_error_and_comes_back(tmp_path):
             await broker.publish("g/n01", {"w": 1})
             await found
             first = values(await device.sample())
-        await asyncio.sleep(0.1)  # the loop learns that the connection is gone
         with pytest.raises(SourceError, match=f"^{device.name} cannot be used: .*Check host, port, tls and network"):
             await device.sample()
         with Broker(tmp_path, port=port) as broker:
@@ -460,6 +483,7 @@ def test_a_port_that_says_nothing_is_given_up():
         ({"topic": "a-{asset}", "reading": [{}]}, "a level of the topic of its own"),
         ({"topic": "a", "reading": [{"unit": "kWh"}], "asset": "n"}, "unit 'kWh' is none of power; choose one of uW"),
         ({"topic": "a", "reading": [{"value": "w"}], "asset": "n"}, "should match pattern"),
+        ({"topic": "a", "reading": [{"step": 1}], "asset": "n"}, "step is that of a counter"),
     ],
 )
 def test_a_wrong_table_says_what_to_write(topic, said):

@@ -104,6 +104,17 @@ def test_a_total_is_preferred_to_phases(upsd):
     assert [m.id for m in found.meters] == [f"a:127.0.0.1/{upsd.port}/hall/output.*.realpower:nut:power"]
 
 
+def test_what_it_feeds_stands_in_what_its_input_is_measured_for(upsd):
+    """The rack in the hall that the UPS's input stands for, what an outlet feeds in the rack, the hall in the site."""
+    found, _got = once(upsd, "rack", input_asset="i", parent="dc", outlets={"1": "n01", "2": "n01"})
+
+    assert [(a.id, a.kind, a.parent) for a in found.assets] == [
+        ("i", "hall", "dc"),
+        ("a", "rack", "i"),
+        ("n01", "node", "a"),
+    ]
+
+
 def test_load_is_a_guess_that_has_to_be_asked_for(upsd):
     """27.5 % of 2700 W are 742.5 W: told as a doubt, read only with estimate, as a source of its own and of low rank."""
     found, got = once(upsd, "load")
@@ -259,7 +270,7 @@ def test_a_silent_host_is_given_up():
     [
         ([], "at least 1"),
         ([{"name": "u"}], "what does this UPS feed"),
-        ([{"name": "u", "input_asset": "i", "estimate": True}], "about asset, which is missing"),
+        ([{"name": "u", "input_asset": "i", "estimate": True}], "estimate is about asset, which is missing"),
     ],
 )
 def test_a_table_that_measures_nothing_is_wrong(ups, said):

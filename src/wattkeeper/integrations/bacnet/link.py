@@ -55,9 +55,11 @@ class ObjectConfig(BaseModel):
         "", description="Its unit, where the object tells none or a wrong one: W, kW, J, Wh, kWh and so on."
     )
     kind: Literal["node", "rack", "hall", "cooling", "distribution", "facility", "device"] = Field(
-        "distribution", description="Kind of that asset."
+        "rack", description="Kind of that asset."
     )
-    parent: str = Field("", description="What it stands in. Left out where the site file declares the asset.")
+    parent: str = Field(
+        "", description="What it stands in, if the site file does not say. Default: its default_parent."
+    )
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -175,28 +177,27 @@ class Link:
 
     async def _read(self, wanted: list[Wanted]) -> Values:
         values: Values = {}
-        if self._address is None:
-            self._address = await self._find()
+        address = self._address = self._address or await self._find()
         for at in range(0, len(wanted), TOGETHER):
-            values |= await self._several(wanted[at : at + TOGETHER])
+            values |= await self._several(address, wanted[at : at + TOGETHER])
         return values
 
-    async def _several(self, wanted: list[Wanted]) -> Values:
+    async def _several(self, address: Any, wanted: list[Wanted]) -> Values:
         """Read some objects by ReadPropertyMultiple, in halves where the answer is too long, or one by one."""
         if self._single:
-            return await self._one_by_one(wanted)
+            return await self._one_by_one(address, wanted)
         parameters = [part for name, properties in wanted for part in (ObjectIdentifier(name), list(properties))]
         try:
-            told = await self._net.app(self.name).read_property_multiple(self._address, parameters)
+            told = await self._net.app(self.name).read_property_multiple(address, parameters)
         except ErrorRejectAbortNack as error:
             if isinstance(error, RejectPDU) and error.reason == RejectReason.unrecognizedService:
                 self._single = True
-                return await self._one_by_one(wanted)
+                return await self._one_by_one(address, wanted)
             if isinstance(error, AbortPDU) and error.reason in TOO_LONG:
                 half = len(wanted) // 2
                 if not half:
-                    return await self._one_by_one(wanted)
-                return await self._several(wanted[:half]) | await self._several(wanted[half:])
+                    return await self._one_by_one(address, wanted)
+                return await self._several(address, wanted[:half]) | await self._several(address, wanted[half:])
             if isinstance(error, ErrorPDU):  # none of them is there
                 return {}
             raise self._refused(error) from None
@@ -206,12 +207,12 @@ class Link:
             if not isinstance(value, ErrorType)
         }
 
-    async def _one_by_one(self, wanted: list[Wanted]) -> Values:
+    async def _one_by_one(self, address: Any, wanted: list[Wanted]) -> Values:
         values: Values = {}
         for name, properties in wanted:
             for what in properties:
                 try:
-                    value = await self._net.app(self.name).read_property(self._address, ObjectIdentifier(name), what)
+                    value = await self._net.app(self.name).read_property(address, ObjectIdentifier(name), what)
                 except ErrorRejectAbortNack as error:
                     if isinstance(error, ErrorPDU):
                         continue

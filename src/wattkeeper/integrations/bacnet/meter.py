@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -36,7 +37,7 @@ NUMBERED = ("analog-input", "analog-value", "analog-output", "large-analog-value
 
 MOST_LISTED = 500
 
-COARSE_WH = 100.0
+COARSE_MJ = 100 * ENERGY_UNITS_MJ["Wh"]
 
 
 def devices(config: Config) -> list[Device]:
@@ -86,9 +87,8 @@ class BacnetDevice:
                 continue
             self._points.append(point)
             found.meters.append(point.meter)
-            asset = Asset(one.asset, one.kind, one.parent) if one.parent else None
-            if asset and asset not in found.assets:
-                found.assets.append(asset)
+            if one.asset not in {asset.id for asset in found.assets}:
+                found.assets.append(Asset(one.asset, one.kind, one.parent))
         return found
 
     async def sample(self) -> list[Sample]:
@@ -117,13 +117,18 @@ class BacnetDevice:
             return None, [f"{where} tells no {what} ({properties.get('units', 'none')!s}). Give its unit."]
         doubts = []
         if one.unit and told and told != one.unit:
-            doubts.append(f"{where} says {told}, the site file {one.unit}, which is used. Which of the two is right?")
+            doubts.append(f"{where} says {told}, the site file {one.unit}, which is used. Leave out the wrong one.")
         if reason := why_not(properties):
             doubts.append(f"{where} {reason}: it gives no reading until that has passed.")
         quantity = quantity_of(unit)
-        doubts += self._coarse(where, one.object, unit, properties)
         size = scale * Fraction(SIZES[unit])
         wrap = (int(properties.get("max-pres-value", -1)) + 1) * size if one.object.startswith("accumulator") else 0
+        step_mj = round(_step(one.object, properties) * size) if quantity == "energy_counter" else 0
+        if one.object.startswith("analog") and step_mj >= COARSE_MJ:
+            doubts.append(
+                f"{where} keeps its energy in a 32-bit float, which by now steps by {step_mj / ENERGY_UNITS_MJ['Wh']:g} Wh. "
+                "Ask for an accumulator or a large-analog-value of it."
+            )
         meter = Meter(
             f"{one.asset}:{self._link.key}/{one.object}:bacnet:{quantity}",
             one.asset,
@@ -131,21 +136,9 @@ class BacnetDevice:
             "bacnet",
             RANK,
             wrap_mj=round(wrap) if quantity == "energy_counter" and wrap <= LARGEST else 0,
+            resolution_mj=step_mj,
         )
         return Point(meter, one.object, size), doubts
-
-    def _coarse(self, where: str, name: str, unit: str, properties: Properties) -> list[str]:
-        """Return the doubt about a counter that is a 32-bit float, as analog objects are, and steps visibly by now."""
-        value = properties.get("present-value")
-        if quantity_of(unit) == "power" or not name.startswith("analog") or not isinstance(value, float):
-            return []
-        step_wh = float32_step(value) * ENERGY_UNITS_MJ[unit] / ENERGY_UNITS_MJ["Wh"]
-        if step_wh < COARSE_WH:
-            return []
-        return [
-            f"{where} keeps its energy in a 32-bit float, which by now steps by {step_wh:g} Wh. "
-            "Ask for an accumulator or a large-analog-value of it."
-        ]
 
     async def _unplaced(self) -> list[str]:
         """Return what a device has that tells power or energy, to be placed in the site file."""
@@ -160,6 +153,14 @@ class BacnetDevice:
         if not listed:
             return [f"{self.name} has no object whose unit is power or energy.{more} Name object and unit."]
         return [f"{self.name} has {', '.join(listed)}. Place those you need with [[agent.bacnet.device.object]].{more}"]
+
+
+def _step(name: str, properties: Properties) -> Fraction:
+    """Return the least step of a counter in its counts: analog objects are 32-bit floats, of doubles it is not known."""
+    if name.startswith("analog"):
+        value = properties.get("present-value")
+        return Fraction(float32_step(value)) if isinstance(value, float) and math.isfinite(value) else Fraction(0)
+    return Fraction(0 if name.startswith("large") else 1)
 
 
 def _of(values: Values, name: str) -> dict[str, object]:

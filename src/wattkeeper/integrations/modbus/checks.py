@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
 
-from wattkeeper.core.units import float32_step
+from wattkeeper.core.assets import Meter
 
 PHASES = ("l1", "l2", "l3")
 
@@ -22,11 +21,13 @@ LEAST_V, MOST_V = 10.0, 50_000.0
 
 COARSE_WH = 100.0
 
+MJ_PER_WH = 3_600_000
+
 
 def doubts(name: str, values: Mapping[str, float]) -> list[str]:
     """Return what is wrong with one reading of all points [W, V, A, 1], as sentences with the cure."""
     said = [
-        f"{name} says {volts:g} V: no mains has that. Are its profile and the order of its words right?"
+        f"{name} says {volts:g} V: no mains has that. Check its profile and the order of its words."
         for key, volts in values.items()
         if key.startswith("voltage") and volts and not LEAST_V <= abs(volts) <= MOST_V
     ]
@@ -44,7 +45,7 @@ def doubts(name: str, values: Mapping[str, float]) -> list[str]:
         if abs(sum_w - power_w) > max(PHASE_PART * abs(power_w), SMALL_W):
             said.append(
                 f"{name} says {power_w:g} W, but its phases add up to {sum_w:g} W{_times(power_w, sum_w)}. "
-                "Is its profile the right one, and has each phase its current transformer?"
+                "Check its profile, and that each phase has its current transformer."
             )
     return [*said, *_product(name, values, abs(power_w))]
 
@@ -85,14 +86,11 @@ def _times(this: float, that: float) -> str:
     return ""
 
 
-def coarse(name: str, type_name: str, raw: float, size_mj: Fraction) -> str:
-    """Return the doubt about a counter that is a float and has become so large that it steps visibly; "" where not."""
-    if type_name != "float32":
-        return ""
-    step_wh = float32_step(raw) * float(size_mj) / 3_600_000
-    if step_wh < COARSE_WH:
-        return ""
-    return (
-        f"{name} keeps its energy in 32-bit floats, which by now step by {step_wh:g} Wh. "
+def coarse(name: str, meters: Sequence[Meter], type_name: str) -> list[str]:
+    """Return the doubt about a counter that is a 32-bit float and has become so large that it steps visibly."""
+    return [
+        f"{name} keeps its energy in 32-bit floats, which by now step by {meter.resolution_mj / MJ_PER_WH:g} Wh. "
         "Choose a profile with integers or doubles where the meter has them, or reset its counter."
-    )
+        for meter in meters
+        if type_name == "float32" and meter.resolution_mj >= COARSE_WH * MJ_PER_WH
+    ]

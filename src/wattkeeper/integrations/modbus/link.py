@@ -42,9 +42,11 @@ class MeterConfig(BaseModel):
     profile: str = Field(description='Its register map: one of those that come along, one of `profiles`, or "sunspec".')
     asset: str = Field(description="The asset it measures.")
     kind: Literal["node", "rack", "hall", "cooling", "distribution", "facility", "device"] = Field(
-        "distribution", description="Kind of that asset."
+        "rack", description="Kind of that asset."
     )
-    parent: str = Field("", description="What it stands in. Left out where the site file declares the asset.")
+    parent: str = Field(
+        "", description="What it stands in, if the site file does not say. Default: its default_parent."
+    )
     factor: float = Field(
         1.0,
         gt=0,

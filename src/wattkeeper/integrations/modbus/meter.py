@@ -9,6 +9,7 @@ from fractions import Fraction
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
+from wattkeeper.core.units import float32_step
 from wattkeeper.integrations.modbus.checks import coarse, doubts
 from wattkeeper.integrations.modbus.link import Config, Line, Link, MeterConfig, RefusedError
 from wattkeeper.integrations.modbus.profile import LARGEST, Point, Profile, chosen, profiles
@@ -57,30 +58,26 @@ class ModbusDevice:
 
     async def discover(self) -> Discovery:
         """Return what the unit measures, and what does not agree. Raises SourceError where it does not answer."""
-        self._meters, self._level = {}, 0
-        found = Discovery()
+        found = Discovery(assets=[Asset(self._meter.asset, self._meter.kind, self._meter.parent)])
         async with self._link.turn(discover=True):
+            self._level = 0
             found.doubts += await self._find()
             words = await self._read(self._profile.points)
-        self._level = 0  # what is sampled may stand together
-        if self._meter.parent:
-            found.assets.append(Asset(self._meter.asset, self._meter.kind, self._meter.parent))
-        points = self._profile.points
-        values = {name: value for name, point in points.items() if (value := self._value(point, words)) is not None}
-        for name, quantity in QUANTITIES.items():
-            if name in values and 0 <= values[name] <= LARGEST:
-                self._meters[name] = self._as_meter(quantity, points[name], words)
+            self._level = 0  # what is sampled may stand together
+            points = self._profile.points
+            values = {name: value for name, point in points.items() if (value := self._value(point, words)) is not None}
+            self._meters = {
+                name: self._as_meter(quantity, points[name], words)
+                for name, quantity in QUANTITIES.items()
+                if name in values and 0 <= values[name] <= LARGEST
+            }
         found.meters += self._meters.values()
         if not self._meters:
             found.doubts.append(
-                f"{self.name} tells neither energy nor power by the profile '{self._profile.name}'. Is it the right one?"
+                f"{self.name} tells neither energy nor power by the profile '{self._profile.name}'. Choose another."
             )
         found.doubts += doubts(self.name, _readable(values))
-        if "energy" in values:
-            raw = points["energy"].raw(self._registers(points["energy"], words) or [], self._profile.order)
-            found.doubts += filter(
-                None, [coarse(self.name, points["energy"].type, float(raw or 0), points["energy"].size)]
-            )
+        found.doubts += coarse(self.name, found.meters, points["energy"].type if "energy" in points else "")
         return found
 
     async def sample(self) -> list[Sample]:
@@ -90,16 +87,16 @@ class ModbusDevice:
         try:
             async with self._link.turn():
                 words = await self._read(self._meters)
+                values = {m.id: self._value(self._profile.points[name], words) for name, m in self._meters.items()}
         except RefusedError:
             self._meters = {}  # another meter may stand there now
             raise
         time_ms = round(self._clock() * 1000)
-        samples = []
-        for name, meter in self._meters.items():
-            value = self._value(self._profile.points[name], words)
-            if value is not None and 0 <= value <= LARGEST:
-                samples.append(Sample(meter.id, time_ms, round(value)))
-        return samples
+        return [
+            Sample(meter, time_ms, round(value))
+            for meter, value in values.items()
+            if value is not None and 0 <= value <= LARGEST
+        ]
 
     async def close(self) -> None:
         """Leave the line; the next call connects again."""
@@ -118,7 +115,7 @@ class ModbusDevice:
             raise SourceError(f"{self.name} has SunSpec models {told}, and no meter (201 to 214) among them.")
         (self._profile, self._base), *more = found
         return [
-            f"{self.name} has a further SunSpec meter at {address}, which is not read. Is it another unit id too?"
+            f"{self.name} has a further SunSpec meter at {address}, which is not read. Read it by a unit id of its own."
             for _profile, address in more
         ]
 
@@ -180,7 +177,10 @@ class ModbusDevice:
 
     def _as_meter(self, quantity: str, point: Point, words: Words) -> Meter:
         asset = self._meter.asset
-        wrap = Fraction(point.wrap or 0) * (self._scale(point, words) or 0)
+        size = self._scale(point, words) or Fraction(0)
+        wrap = Fraction(point.wrap or 0) * size
+        raw = point.raw(self._registers(point, words) or [], self._profile.order)
+        step = Fraction(float32_step(float(raw or 0)) if point.type == "float32" else "int" in point.type) * size
         return Meter(
             f"{asset}:{self._where}:modbus:{quantity}",
             asset,
@@ -189,6 +189,7 @@ class ModbusDevice:
             RANK,
             accuracy_pct=self._profile.accuracy_pct,
             wrap_mj=round(wrap) if wrap <= LARGEST else 0,
+            resolution_mj=round(step) if quantity == "energy_counter" else 0,
         )
 
 

@@ -26,6 +26,9 @@ PRESETS = Path(__file__).parent / "presets"
 REFUSED_FROM = 128
 """A broker's answer to a subscription, from which on it is a refusal (MQTT 3.1.1, 3.9.3)."""
 
+NOBODYS = "wattkeeper/nobody"
+"""A topic that is not subscribed; a broker that is asked to leave it out answers, so it lives."""
+
 LOGGER = logging.getLogger("wattkeeper.mqtt")
 LOGGER.addHandler(logging.NullHandler())  # what the library has to say, our errors say
 
@@ -49,11 +52,14 @@ class ReadingConfig(BaseModel):
     )
     quantity: Literal["energy_counter", "power"] = Field("power", description="What it is.")
     unit: str = Field("W", description="Its unit: W, kW, mW, J, kJ, Wh, kWh and so on.")
+    step: float = Field(0.0, ge=0, description="Smallest step of a counter, in its unit: 0.001 for three decimals.")
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         if self.unit not in (units := UNITS_OF_QUANTITY[self.quantity]):
             raise ValueError(f"unit '{self.unit}' is none of {self.quantity}; choose one of {', '.join(units)}")
+        if self.step and self.quantity == "power":
+            raise ValueError("step is that of a counter; power has none")
         return self
 
 
@@ -76,7 +82,9 @@ class TopicConfig(BaseModel):
     kind: Literal["node", "rack", "hall", "cooling", "distribution", "facility", "device"] = Field(
         "node", description="Kind of the assets."
     )
-    parent: str = Field("", description="What they stand in. Left out where the site file declares them.")
+    parent: str = Field(
+        "", description="What they stand in, if the site file does not say. Default: its default_parent."
+    )
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -162,19 +170,21 @@ def presets() -> dict[str, list[ReadingConfig]]:
 class Link:
     """One connection to a broker, on which messages arrive in the background.
 
-    Where it breaks, it is made again when it is next needed, and the broker tells kept messages again.
+    Where it breaks, or the broker no longer answers, it is made again when it is next needed, and the broker tells kept
+    messages again.
     """
 
     def __init__(self, config: Config, subscriptions: list[str], take: Take) -> None:
         self._config, self._subscriptions, self._take = config, subscriptions, take
         self.name = f"mqtt {config.host}:{config.real_port}"
         self._task: asyncio.Task[None] | None = None
+        self._client: aiomqtt.Client | None = None
         self._turn = asyncio.Lock()
 
     async def listen(self) -> None:
         """Connect and subscribe, unless that is so already. Raises SourceError where it cannot be done in time."""
         async with self._turn:
-            if self._task is not None and not self._task.done():
+            if await self._alive():
                 return
             await self._end()
             ready = asyncio.get_running_loop().create_future()
@@ -202,8 +212,19 @@ class Link:
         async with self._turn:
             await self._end()
 
+    async def _alive(self) -> bool:
+        """Return whether the broker still answers: what it keeps silent about would look like a load that is steady."""
+        if self._task is None or self._task.done() or self._client is None:
+            return False
+        answer = asyncio.ensure_future(self._client.unsubscribe(NOBODYS))
+        await asyncio.wait({answer, self._task}, return_when=asyncio.FIRST_COMPLETED, timeout=self._config.timeout_s)
+        alive = answer.done() and not answer.exception() and not self._task.done()
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
+        return alive
+
     async def _end(self) -> None:
-        task, self._task = self._task, None
+        task, self._task, self._client = self._task, None, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -225,6 +246,7 @@ class Link:
                 granted = await client.subscribe(topic, qos=config.qos)
                 if any((code if isinstance(code, int) else code.value) >= REFUSED_FROM for code in granted):
                     raise SourceError(f"{self.name} does not let us read '{topic}'. Check the rights of the account.")
+            self._client = client
             ready.set_result(None)
             async for message in client.messages:
                 if isinstance(message.payload, bytes):

@@ -15,6 +15,7 @@ from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.clock import zone
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
+from wattkeeper.core.units import ENERGY_UNITS_MJ
 from wattkeeper.integrations.mqtt.link import Config, Link, ReadingConfig, TopicConfig
 from wattkeeper.integrations.mqtt.payload import NOTHING, parse, pointed, scaled, time_ms
 
@@ -39,7 +40,7 @@ class Point(NamedTuple):
 
     meter: Meter
     reading: ReadingConfig
-    asset: Asset | None
+    asset: Asset
 
 
 class Pattern(NamedTuple):
@@ -77,7 +78,7 @@ class MqttDevice:
                     await self._news.wait()
         found = Discovery()
         for point in self._all():
-            if point.asset and point.asset not in found.assets:
+            if point.asset.id not in {asset.id for asset in found.assets}:
                 found.assets.append(point.asset)
             found.meters.append(point.meter)
         self._declared = {meter.id for meter in found.meters}
@@ -99,7 +100,7 @@ class MqttDevice:
         if not fresh and self._clock() - self._since_s > self._config.max_age_s:
             raise SourceError(
                 f"{self.name} has had nothing for {self._config.max_age_s:g} s on {', '.join(self._topics())}. "
-                "Do they still publish, and to this broker?"
+                "Check that they still publish, and to this broker."
             )
         return fresh
 
@@ -136,9 +137,10 @@ class MqttDevice:
             reading.quantity,
             "mqtt",
             RANK,
+            resolution_mj=round(reading.step * ENERGY_UNITS_MJ[reading.unit]) if reading.step else 0,
             max_gap_ms=max(LEAST_GAP_MS, round(self._config.max_age_s * 1000)),
         )
-        return Point(meter, reading, Asset(asset, topic.kind, topic.parent) if topic.parent else None)
+        return Point(meter, reading, Asset(asset, topic.kind, topic.parent))
 
     def _take(self, where: str, payload: bytes, kept: bool) -> None:
         """Keep what a message tells. One that the broker kept, and that carries no time, may be of any age."""
@@ -193,7 +195,7 @@ class MqttDevice:
             more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
             said.append(
                 f"{self.name}: nothing came on {', '.join(list(silent)[:4])}{more} within {self._config.listen_s:g} s. "
-                "Is the topic right, and does it publish more seldom?"
+                "Check the topic, or raise listen_s where it publishes more seldom."
             )
         if self._patterns and not self._points:
             said.append(
@@ -206,6 +208,6 @@ class MqttDevice:
                 way = "ahead of" if skew_ms > 0 else "behind"
                 said.append(
                     f"{self.name}: {where} tells a time {abs(skew_ms) // 1000} s {way} ours. "
-                    "Is that its last value, or is its clock or `zone` wrong?"
+                    "Check its clock and `zone`, and that it still publishes."
                 )
         return said

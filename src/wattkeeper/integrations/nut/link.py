@@ -30,11 +30,15 @@ class UpsConfig(BaseModel):
 
     name: str = Field(description="Its name in upsd, as `upsc -l` shows it.")
     asset: str = Field("", description="The asset it feeds: what its output power is booked for.")
-    input_asset: str = Field("", description="The asset its input is measured for: the UPS with all that it feeds.")
+    input_asset: str = Field(
+        "", description="The asset its input is measured for: the UPS with all that it feeds. `asset` stands in it."
+    )
     kind: Literal["node", "rack", "hall", "cooling", "distribution", "facility", "device"] = Field(
         "rack", description="Kind of `asset`."
     )
-    parent: str = Field("", description="What `asset` stands in. Left out where the site file declares it.")
+    parent: str = Field(
+        "", description="What it stands in, if the site file does not say. Default: its default_parent."
+    )
     outlets: dict[str, str] = Field(
         default_factory=dict, description='Outlet → the asset it feeds: "1" or "group.1". Others are not read.'
     )
@@ -46,8 +50,8 @@ class UpsConfig(BaseModel):
     def _agrees(self) -> Self:
         if not (self.asset or self.input_asset or self.outlets):
             raise ValueError("give asset, input_asset or outlets: what does this UPS feed")
-        if (self.parent or self.estimate) and not self.asset:
-            raise ValueError("parent and estimate are about asset, which is missing")
+        if self.estimate and not self.asset:
+            raise ValueError("estimate is about asset, which is missing")
         return self
 
 

@@ -49,9 +49,7 @@ class NutDevice:
     async def discover(self) -> Discovery:
         """Return what it measures, and what it only could estimate. Raises SourceError where upsd does not answer."""
         variables = await self._link.variables()
-        found = Discovery()
-        if self._ups.parent:
-            found.assets.append(Asset(self._ups.asset, self._ups.kind, self._ups.parent))
+        found = Discovery(assets=self._assets())
         self._points = []
         for asset, what, read in self._wanted():
             power = read(variables)
@@ -81,6 +79,15 @@ class NutDevice:
     async def close(self) -> None:
         """Let go of the connection; the next call makes a new one."""
         await self._link.close()
+
+    def _assets(self) -> list[Asset]:
+        """Return what it measures: what it feeds stands in what its input is measured for, and in what `parent` says."""
+        ups = self._ups
+        several = [Asset(ups.input_asset, "hall", ups.parent)] if ups.input_asset else []
+        if ups.asset:
+            several.append(Asset(ups.asset, ups.kind, ups.input_asset or ups.parent))
+        several += [Asset(name, "node", ups.asset or ups.input_asset or ups.parent) for name in ups.outlets.values()]
+        return list({asset.id: asset for asset in reversed(several)}.values())[::-1]
 
     def _wanted(self) -> Iterator[tuple[str, str, Callable[[Variables], Power | None]]]:
         """Yield each asset, what is to be read for it, and how."""
@@ -122,6 +129,6 @@ class NutDevice:
             if not battery:
                 said.append(
                     f"{self.name} gives {gives.power_mw / 1000:g} W and takes {takes.power_mw / 1000:g} W. "
-                    "Does its driver scale both right?"
+                    "Check the scales of its driver."
                 )
         return said
