@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 from decimal import Decimal
 from zoneinfo import ZoneInfo
@@ -17,6 +18,8 @@ from wattkeeper.core.errors import SourceError
 from wattkeeper.integrations.mqtt.link import Config, presets
 from wattkeeper.integrations.mqtt.meter import MqttDevice, devices
 from wattkeeper.integrations.mqtt.payload import NOTHING, parse, pointed, scaled, time_ms
+
+pytestmark = pytest.mark.skipif(not shutil.which("mosquitto"), reason="mosquitto is not installed")
 
 NOW_MS = 1_795_000_000_000
 NOW_S = NOW_MS / 1000

@@ -8,11 +8,13 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from tests.integrations.nut.server import RECORDED, Upsd
+from tests.integrations.nut.server import DRIVERS, RECORDED, Upsd
 from wattkeeper.core.errors import SourceError
 from wattkeeper.integrations.nut.link import Config
 from wattkeeper.integrations.nut.meter import devices
 from wattkeeper.integrations.nut.variables import estimate, output
+
+pytestmark = pytest.mark.skipif(not (DRIVERS / "dummy-ups").exists(), reason="dummy-ups (nut-server) is not installed")
 
 THREE = {f"output.L{n}.realpower": f"{n}000.5" for n in (1, 2, 3)}
 WRITTEN = {
