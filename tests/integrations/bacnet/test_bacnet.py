@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 
 import pytest
 from pydantic import ValidationError
@@ -318,3 +319,14 @@ def test_wrong_addresses_are_told():
         asyncio.run(once(table("meter-one", "analog-input,1")))
     with pytest.raises(ConfigError, match='local = "here" is no address of ours'):
         asyncio.run(once(table("127.0.0.1", "analog-input,1", local="here")))
+
+
+def test_a_port_that_another_program_has_is_told():
+    """And an address that is not this machine's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(SourceError, match=f"our port 127.0.0.1/8:{port} is not to be had: Address already in use"):
+            asyncio.run(once(table("127.0.0.1", "analog-input,1", local=f"127.0.0.1/8:{port}")))
+    with pytest.raises(SourceError, match="is not to be had: Cannot assign requested address"):
+        asyncio.run(once(table("127.0.0.1", "analog-input,1", local="203.0.113.9/24:47808")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Iterable
 from typing import Any, Literal, Self
 
@@ -113,7 +114,7 @@ class Net:
         self._users: set[str] = set()
 
     def app(self, name: str) -> NormalApplication:
-        """Return the application, with a port of its own. Raises ConfigError where `local` is no address."""
+        """Return the application, with a port of its own. Raises ConfigError or SourceError where `local` is none."""
         self._users.add(name)
         if self._app is None:
             ours = DeviceObject(
@@ -125,11 +126,20 @@ class Net:
             )
             local = self._config.local or "0.0.0.0:0"
             try:
-                self._app = NormalApplication(ours, IPv4Address(local))
-            except (ValueError, RuntimeError, OSError) as error:
+                address = IPv4Address(local)
+            except (ValueError, RuntimeError) as error:
                 raise ConfigError(
                     f'local = "{local}" is no address of ours: {error}. Write "10.0.4.5/24:47808".'
                 ) from error
+            try:  # the library would try for ever
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                    probe.bind(address.addrTuple)
+            except OSError as error:
+                raise SourceError(
+                    f"{name} cannot be asked: our port {local} is not to be had: {error.strerror}. "
+                    "Give an address of this machine, and a port that no other BACnet program has."
+                ) from error
+            self._app = NormalApplication(ours, address)
         return self._app
 
     def leave(self, name: str) -> None:
