@@ -339,19 +339,19 @@ def test_no_value_is_no_sample(profile, at, nothing, tmp_path):
 
 
 def test_a_value_that_goes_and_comes_is_absent_in_between(tmp_path):
-    """The meter keeps its id; a NaN in between gives no sample of it and no fault."""
+    """The meter keeps its id; a NaN and what is negative in between give no sample of it and no fault."""
 
     async def ask():
         (device,) = devices(config(port))
         got = []
-        for power_w in (100.0, math.nan, 200.0):
+        for power_w in (100.0, math.nan, -5.0, 200.0):
             with Server(tmp_path, {1: sdm630(power_w)}, port=port):
                 got.append(values(await device.sample()).get("power"))
         await device.close()
         return got
 
     port = free_port()
-    assert asyncio.run(ask()) == [100_000, None, 200_000]
+    assert asyncio.run(ask()) == [100_000, None, None, 200_000]
 
 
 def test_zero_watts_are_a_reading(tmp_path):
@@ -480,14 +480,24 @@ def test_a_dead_unit_costs_only_itself(tmp_path):
     assert well == {"power": 7_589_000, "energy_counter": 4_444_200_000_000}
     assert isinstance(dead, SourceError)
     assert str(dead).startswith(f"{names[2]} does not answer its gateway (exception 11)")
+    assert server.connections() == 2  # only the silent one costs the connection
 
 
 def test_a_meter_that_is_busy_says_so(tmp_path):
     """Exception 6 is no wrong profile."""
-    with Server(tmp_path, {1: sdm630()}, faults={1: 6}) as server:
-        (device,) = devices(config(server.port))
-        with pytest.raises(SourceError, match=r"cannot tell .* now \(exception 6\)"):
-            asyncio.run(device.sample())
+
+    async def ask(port):
+        (device,) = devices(config(port))
+        try:
+            await device.sample()
+        finally:
+            await device.close()
+
+    with (
+        Server(tmp_path, {1: sdm630()}, faults={1: 6}) as server,
+        pytest.raises(SourceError, match=r"cannot tell .* now \(exception 6\)"),
+    ):
+        asyncio.run(ask(server.port))
 
 
 def test_a_gateway_that_goes_away_is_one_error_and_comes_back(tmp_path, caplog):

@@ -237,6 +237,28 @@ def test_a_kept_message_with_time_is_as_old_as_it_says(age_s, expected, broker):
     assert kept(broker, {"w": 5, "t": iso(NOW_MS - age_s * 1000)}, time="/t")[1] == expected
 
 
+def test_an_old_kept_message_does_not_replace_a_newer_value(broker):
+    """After the connection was made anew the broker tells what it kept a minute ago; ten seconds ago there was more."""
+
+    async def ask():
+        device = MqttDevice(table(broker, power("o/n01", time="/t") | {"asset": "n01"}), clock=Clock())
+        await broker.publish("o/n01", {"w": 5, "t": NOW_S - 60}, retain=True)
+        await device.discover()
+        got = [values(await device.sample())]
+        await broker.publish("o/n01", {"w": 9, "t": NOW_S - 10})
+        async with asyncio.timeout(10):
+            while (now := values(await device.sample())) == got[0]:
+                await asyncio.sleep(0.02)
+        await device.close()
+        await device.sample()
+        got += [now, values(await device.sample())]  # the broker has answered since, and kept messages came before
+        await device.close()
+        await broker.publish("o/n01", "", retain=True)
+        return [one["n01", "power"] for one in got]
+
+    assert asyncio.run(ask()) == [(5_000, NOW_MS - 60_000), (9_000, NOW_MS - 10_000), (9_000, NOW_MS - 10_000)]
+
+
 def test_a_clock_that_is_off_is_told(broker):
     """Ten minutes behind: read, as it is younger than max_age_s, and doubted."""
     found, got = told(broker, {"c/n01": {"w": 5, "t": NOW_S - 600}}, power("c/n01", time="/t") | {"asset": "n01"})

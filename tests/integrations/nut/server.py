@@ -67,4 +67,4 @@ class Upsd:
                 return False
             s.sendall(f"GET VAR {name} ups.status\n".encode())
             answer = s.recv(200)
-            return answer.startswith(b"VAR ") and b'"WAIT"' not in answer
+            return answer.startswith(b"VAR ") and (name == "starting" or b'"WAIT"' not in answer)

@@ -22,6 +22,7 @@ WRITTEN = {
     "hall": {"device.type": "ups", "ups.status": "OL", "output.phases": "3", **THREE},
     "load": {"ups.status": "OL", "ups.load": "27.5", "ups.realpower.nominal": "2700", "ups.power.nominal": "3000"},
     "gain": {"ups.status": "OL", "ups.realpower": "13000", "input.realpower": "1300"},
+    "starting": {"ups.status": "WAIT"},
     "battery": {"ups.status": "OB DISCHRG", "ups.realpower": "1200", "input.realpower": "0"},
 }
 RECORDINGS = {
@@ -233,6 +234,12 @@ def test_an_upsd_that_goes_away_is_one_error_and_comes_back(tmp_path):
         return [s.value for s in (*first, *last, *again)]
 
     assert asyncio.run(ask()) == [100_000, 200_000, 200_000]
+
+
+def test_a_driver_that_is_starting_is_told(upsd):
+    """NUT says WAIT until the driver has asked the device."""
+    with pytest.raises(SourceError, match="its driver is still starting"):
+        once(upsd, "starting")
 
 
 def test_an_unknown_ups_is_told(upsd):

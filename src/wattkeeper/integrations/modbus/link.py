@@ -70,7 +70,11 @@ class Config(BaseModel):
     meter: list[MeterConfig] = Field(min_length=1, description="The units to read.")
 
 
-class RefusedError(SourceError):
+class AnsweredError(SourceError):
+    """What was asked for is not told, but the line is well: there was an answer."""
+
+
+class RefusedError(AnsweredError):
     """A unit answers that it does not have these registers; it is well otherwise."""
 
 
@@ -101,7 +105,7 @@ class Line:
                 raise SourceError(
                     f"{name} did not answer within {limit_s:g} s. Check address, unit id and wiring, or raise {option}."
                 ) from error
-            except RefusedError:
+            except AnsweredError:
                 raise
             except BaseException:
                 self._hang_up()
@@ -181,10 +185,10 @@ class Link:
             if code in ABSENT_REGISTERS:
                 raise RefusedError(f"{self.name} has no {where} (exception {code}). Is its profile the right one?")
             if code in SILENT_UNIT:
-                raise SourceError(
+                raise AnsweredError(
                     f"{self.name} does not answer its gateway (exception {code}). Check unit id and wiring."
                 )
-            raise SourceError(f"{self.name} cannot tell {where} now (exception {code}). Is it starting or faulty?")
+            raise AnsweredError(f"{self.name} cannot tell {where} now (exception {code}). Is it starting or faulty?")
         if len(answer.registers) != count:
             raise SourceError(f"{self.name} told {len(answer.registers)} of {where}. Is it faulty?")
         return list(answer.registers)
