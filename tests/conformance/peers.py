@@ -148,6 +148,25 @@ def ipmi(root: Path) -> Peer:
 
 
 @peer
+def snmp(root: Path) -> Peer:
+    from tests.integrations.snmp.peers import SNMPD, Snmpd
+    from tests.integrations.snmp.test_snmpd import PDU
+
+    if SNMPD is None:
+        pytest.skip("snmpd is not installed")
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Snmpd(root / "snmpd", PDU, port):
+            yield
+
+    return Peer(
+        {"host": "127.0.0.1", "port": port, "asset": "pdu1", "community": "read", "timeout_s": 3, "tries": 2}, up
+    )
+
+
+@peer
 def modbus(root: Path) -> Peer:
     from tests.integrations.modbus.server import Server
     from tests.integrations.modbus.test_modbus import sdm630

@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "bacnet", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "rapl", "redfish"]
+NAMES = ["amdsmi", "bacnet", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "rapl", "redfish", "snmp"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -63,6 +63,7 @@ def absent(name, root):
     return {
         "redfish": {"url": f"http://127.0.0.1:{free_port()}", "asset": "n01"},
         "ipmi": network,
+        "snmp": {"host": "127.0.0.1", "port": free_port(), "asset": "n01", "timeout_s": 0.5},
         "amdsmi": {"node": "n01"},
         "bacnet": {
             "timeout_s": 0.3,
