@@ -257,6 +257,17 @@ def test_a_second_sunspec_meter_is_told(tmp_path):
     assert "a further SunSpec meter at 177" in found.doubts[0]
 
 
+def test_a_chain_without_an_end_mark_ends_where_the_registers_do(tmp_path):
+    """Some devices leave the mark out; what comes after the last model is an illegal address."""
+    chain = sunspec(40_000, integer_meter())
+    chain["holding"][40_000] = chain["holding"][40_000][:-2]
+
+    found, got, _asked = once(tmp_path, chain, "sunspec")
+
+    assert got["power"] == 220_400_000
+    assert found.doubts == []
+
+
 @pytest.mark.parametrize(
     ("change", "left"),
     [
@@ -520,6 +531,28 @@ def test_a_gateway_that_goes_away_is_one_error_and_comes_back(tmp_path, caplog):
     assert [s.meter for s in first] == [s.meter for s in last]
     assert (values(first)["power"], values(last)["power"]) == (100_000, 200_000)
     assert [r for r in caplog.records if r.levelno > logging.WARNING] == []
+
+
+def test_a_gateway_that_hangs_up_at_once_is_told():
+    """It is tried twice, as a connection may have been idle for too long; many gateways take one client only."""
+    tried = []
+
+    async def refuse(_reader, writer):
+        tried.append(1)
+        writer.close()
+
+    async def ask():
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        (device,) = devices(config(server.sockets[0].getsockname()[1]))
+        try:
+            await device.sample()
+        finally:
+            await device.close()
+            server.close()
+
+    with pytest.raises(SourceError, match=r"unit 1 breaks the connection off\. Check the network; some gateways"):
+        asyncio.run(ask())
+    assert len(tried) == 2
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ class Link:
             config.real_port,
             username=config.user or None,
             password=config.secret() or None,
-            timeout=config.timeout_s,
+            timeout=2 * config.timeout_s,  # ours is shorter and says what to do
             keepalive=30,
             logger=LOGGER,
             tls_context=self._trust(),

@@ -195,7 +195,7 @@ class MqttDevice:
             more = f" and {len(silent) - 4} more" if len(silent) > 4 else ""
             said.append(
                 f"{self.name}: nothing came on {', '.join(list(silent)[:4])}{more} within {self._config.listen_s:g} s. "
-                "Check the topic, or raise listen_s where it publishes more seldom."
+                "Check the topic and the account's rights, or raise listen_s where it publishes more seldom."
             )
         if self._patterns and not self._points:
             said.append(
