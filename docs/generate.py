@@ -83,17 +83,17 @@ def site_file_page() -> str:
         "",
     ]
     for point in sorted(entry_points(group=build.GROUP), key=lambda p: p.name):
-        model = typing.get_type_hints(point.load())["config"]
-        lines += [f"## `[[agent.{point.name}]]`\n", (model.__doc__ or "").strip() + "\n", *_rows(model), ""]
-        for name, field in model.model_fields.items():
-            if inner := _model_in(field.annotation):
-                lines += [
-                    f"## `[[agent.{point.name}.{name}]]`\n",
-                    (inner.__doc__ or "").strip() + "\n",
-                    *_rows(inner),
-                    "",
-                ]
+        lines += _tables(f"agent.{point.name}", typing.get_type_hints(point.load())["config"])
     return "\n".join(lines)
+
+
+def _tables(name: str, model: type[BaseModel]) -> list[str]:
+    """Return a table of tables with its keys, and those inside it."""
+    lines = [f"## `[[{name}]]`\n", (model.__doc__ or "").strip() + "\n", *_rows(model), ""]
+    for key, field in model.model_fields.items():
+        if inner := _model_in(field.annotation):
+            lines += _tables(f"{name}.{key}", inner)
+    return lines
 
 
 def _rows(model: type[BaseModel]) -> list[str]:
