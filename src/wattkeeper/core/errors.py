@@ -6,6 +6,7 @@ WattkeeperError
 ├── BookError              the book on disk is missing, foreign or of another version
 ├── JournalError           a journal cannot be written: the disk is full or failing, or another process has it
 │   └── JournalFullError   a journal is at the limit it was given
+├── BatchError             a batch of readings cannot be taken as a whole
 ├── ImportFileError        a file as a whole cannot be imported
 ├── SourceError            a server or command did not answer as it should
 ├── UnknownNameError       a job, asset, zone or period that the book does not have
@@ -42,6 +43,10 @@ class JournalError(WattkeeperError):
 
 class JournalFullError(JournalError):
     """A journal is at the limit it was given."""
+
+
+class BatchError(WattkeeperError):
+    """A batch of readings cannot be taken as a whole."""
 
 
 class ImportFileError(WattkeeperError):

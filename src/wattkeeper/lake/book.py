@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +16,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from wattkeeper import config
-from wattkeeper.core.assets import AssetTree, Meter
+from wattkeeper.core.assets import Asset, AssetTree, Meter
 from wattkeeper.core.clock import day_of, day_start_ms, next_day
 from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
-from wattkeeper.lake.delta import Partition, Table
+from wattkeeper.lake.delta import Mark, Partition, Table
 from wattkeeper.lake.readings import ReadingsStore
 from wattkeeper.lake.state import State
 
@@ -41,6 +43,7 @@ class Book:
         self.state = State(root / "state.sqlite")
         if (found := self.state.fact("format")) != FORMAT:
             raise BookError(f"Book {root} has format {found}; this version of Wattkeeper reads format {FORMAT}.")
+        self._writing = False
         self._known: tuple[str | None, AssetTree, list[Meter]] | None = None
         self.readings = ReadingsStore(root)
         self.jobs_table = Table(root / "jobs", JOBS, by_day=False)
@@ -97,17 +100,31 @@ class Book:
             self._known = (now, tree, list((met | {m.id: m for m in self.site_file.meters()}).values()))
         return self._known[1:]
 
-    def take(self, intake: Intake, now_ms: int) -> list[Reject]:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only process that writes to the book; waits while another one does. Within it, once more is the same."""
+        if self._writing:
+            yield
+            return
+        with (self.root / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
+
+    def take(self, intake: Intake, now_ms: int, mark: Mark | None = None) -> list[Reject]:
         """Keep one batch; return the rows it refused, its own and those that fit nothing in the book.
 
         Days that the batch touches are marked before it is committed: a crash in between costs a look, not a number.
+        mark: how far a source was read, kept with the readings in one commit.
         """
-        parent = self.site_file.parent_of_new_nodes if any(a.parent == "" for a in intake.assets) else ""
-        self.state.register(
-            (a if a.parent != "" else replace(a, parent=parent) for a in intake.assets),
-            intake.meters,
-            intake.signal_infos,
-        )
+        with self.writing():
+            return self._take(intake, now_ms, mark)
+
+    def _take(self, intake: Intake, now_ms: int, mark: Mark | None) -> list[Reject]:
+        self.state.register(self.placed(intake.assets), intake.meters, intake.signal_infos)
         self.tree()
         refused = list(intake.rejects)
         accepted = 0
@@ -115,7 +132,7 @@ class Book:
             self.readings.append(rows, part)
             self.state.mark_stale([(part[0], *self._span(*part))])
             accepted += rows.height
-        self.readings.table.commit()
+        self.readings.table.commit(mark)
         for table, rows in zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), strict=True):
             if rows.height:
                 self.state.mark_stale(self._touched(rows))
@@ -127,26 +144,45 @@ class Book:
         self.state.log_import(intake.source, now_ms, accepted, refused)
         return refused
 
+    def placed(self, assets: Iterable[Asset]) -> list[Asset]:
+        """Return assets with new nodes put where the site file wants them. Raises ConfigError where it does not say."""
+        return [a if a.parent != "" else replace(a, parent=self.site_file.parent_of_new_nodes) for a in assets]
+
     def _by_day(self, intake: Intake, refused: list[Reject]) -> Iterable[tuple[Partition, pl.DataFrame]]:
         """Yield an intake's readings by site and local day; readings of unknown meters are refused."""
         if not intake.readings.height:
             return
         tree = self.tree()
         sites = {m.id: tree.site_of(m.asset) for m in self.meters() if m.asset in tree.assets}
-        names = pl.DataFrame(
-            {"meter": list(sites), "site": list(sites.values())}, schema={"meter": pl.String, "site": pl.String}
-        )
-        rows = intake.readings.join(names, on="meter", how="left", maintain_order="left")
-        for (meter,), some in rows.filter(pl.col("site").is_null()).group_by("meter"):
-            cure = "declare it in the site file under [[meter]]"
-            refused.append(Reject(intake.source, 0, f"{some.height} readings of unknown meter '{meter}': {cure}"))
-        for (site,), some in rows.filter(pl.col("site").is_not_null()).group_by("site"):
-            zone = self.site_file.site_named(str(site)).timezone
-            first, last = some["time_ms"].min(), some["time_ms"].max()
-            edges, days = _day_edges(int(first), int(last), zone)  # type: ignore[arg-type]
-            place = np.searchsorted(edges, some["time_ms"].to_numpy(), side="right") - 1
-            for (day,), part in some.with_columns(pl.Series("place", place)).group_by("place"):
-                yield (str(site), days[int(day)]), part
+        rows = _coded(intake.readings)
+        codes, names = rows["meter"].to_physical().to_numpy(), rows["meter"].dtype.categories.to_list()  # type: ignore[attr-defined]
+        places = sorted(set(sites.values()))
+        number = {site: i for i, site in enumerate(places)}
+        where = np.array([number[sites[m]] if m in sites else -1 for m in names], np.int32)
+        for code, count in enumerate(np.bincount(codes, minlength=len(names)).tolist()):
+            if count and where[code] < 0:
+                reason = (
+                    f"{count} readings of unknown meter '{names[code]}': declare it in the site file under [[meter]]"
+                )
+                refused.append(Reject(intake.source, 0, reason))
+        at = where[codes]
+        for i, site in enumerate(places):
+            here = at == i
+            yield from self._days_of(site, rows if here.all() else rows.filter(here))
+
+    def _days_of(self, site: str, rows: pl.DataFrame) -> Iterable[tuple[Partition, pl.DataFrame]]:
+        """Yield a site's readings by local day."""
+        if not rows.height:
+            return
+        first, last = rows["time_ms"].min(), rows["time_ms"].max()
+        zone = self.site_file.site_named(site).timezone
+        edges, days = _day_edges(int(first), int(last), zone)  # type: ignore[arg-type]
+        if len(days) == 1:
+            yield (site, days[0]), rows
+            return
+        place = np.searchsorted(edges, rows["time_ms"].to_numpy(), side="right") - 1
+        for i in np.flatnonzero(np.bincount(place)).tolist():
+            yield (site, days[i]), rows.filter(place == i)
 
     def _span(self, site: str, day: str) -> tuple[int, int]:
         zone = self.site_file.site_named(site).timezone
@@ -171,7 +207,10 @@ class Book:
         keep_days: at least as long as anything may write to the book at a time; statements older than that can no longer
         be made again from the versions they name. dry_run: delete nothing.
         """
-        keep_hours = math.ceil(keep_days * 24)
+        with self.writing():
+            return self._vacuum(math.ceil(keep_days * 24), dry_run=dry_run)
+
+    def _vacuum(self, keep_hours: int, *, dry_run: bool) -> tuple[int, int]:
         tables = (self.readings.table, *self.plain_tables, *self.ledger.values())
         sizes = {p: p.stat().st_size for t in tables for p in t.root.rglob("*.parquet")}
         gone = [p for t in tables for p in t.vacuum(keep_hours, dry_run=dry_run)]
@@ -213,6 +252,14 @@ class Book:
         self.__dict__.pop("site_file", None)
         self._known = None
         self.state.mark_stale((site.id, 0, FOREVER_MS) for site in self.site_file.site)
+
+
+def _coded(readings: pl.DataFrame) -> pl.DataFrame:
+    """Return readings with their meters as an Enum in the order of their names."""
+    if readings.schema["meter"] != pl.String:
+        return readings
+    names = readings["meter"].unique().sort()
+    return readings.with_columns(pl.col("meter").cast(pl.Enum(names)))
 
 
 def _day_edges(first_ms: int, last_ms: int, zone: str) -> tuple[NDArray[np.int64], list[str]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ MAX_RECORD_BYTES = 256 * 2**20
 """A record says at most this for its length; more is damage."""
 
 _HEAD = struct.Struct("<II")
-_FORGOTTEN = "forgotten"
+_FORGOTTEN, _IDENTITY = "forgotten", "identity"
 
 
 class Position(NamedTuple):
@@ -84,6 +85,13 @@ class Reader:
             return Position(int(segment), int(offset))
         except (FileNotFoundError, ValueError):
             return Position(0, 0)
+
+    def identity(self) -> str:
+        """Return this journal's own name: positions of another journal in the same place mean nothing to it."""
+        try:
+            return f"journal {self.folder.name} {(self.folder / _IDENTITY).read_text('ascii').strip()}"
+        except FileNotFoundError:
+            return f"journal {self.folder.name}"
 
     def size_bytes(self) -> int:
         """Return the size of all segments on disk."""
@@ -145,6 +153,7 @@ class Journal(Reader):
             raise JournalError(
                 f"The journal {self.folder} is being written by another process. Stop that one, or name another writer."
             ) from error
+        self._name()
         self._heal()
         here = self._segments()
         self._closed_bytes = self.size_bytes()
@@ -213,6 +222,15 @@ class Journal(Reader):
             with suppress(OSError):
                 os.ftruncate(self._file, self._size)
         self._end_segment()
+
+    def _name(self) -> None:
+        """Give a new journal its identity."""
+        path = self.folder / _IDENTITY
+        if not path.exists() or not path.read_bytes().strip():
+            try:
+                path.write_text(f"{uuid.uuid4().hex}\n", "ascii")
+            except OSError as error:
+                raise _failed(self.folder, error) from error
 
     def _heal(self) -> None:
         """Cut off what a crash left at the end of the last segment; delete it where nothing else is in it."""
