@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.batch import COLUMNS, METADATA_KEY
 from wattkeeper.core.errors import BatchError, ConfigError
-from wattkeeper.core.roles import Intake
-from wattkeeper.core.schema import READINGS
 
 EARLIEST_MS = 946_684_800_000
 """2000-01-01: what was read before was read by a clock that had not been set."""
@@ -44,7 +42,7 @@ _HEAD_KEYS = {"id", "meters", "assets", "declared"}
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A sound batch. index: (n,) int32 place in `meters`; time_ms, value: (n,) int64."""
+    """A sound batch. id: "" for one whose sender never sends twice. index: (n,) int32 place in `meters`; time_ms, value: (n,) int64."""
 
     id: str
     meters: list[str]
@@ -90,12 +88,6 @@ def decode(data: bytes, now_ms: int) -> Received:
     )
 
 
-def decode_intake(data: bytes, now_ms: int) -> Intake:
-    """Return a batch as an intake of its own. Raises BatchError."""
-    got = decode(data, now_ms)
-    return Intake(got.id, got.assets, got.declared, readings(got.meters, got.index, got.time_ms, got.value))
-
-
 def readings(
     meters: list[str], index: NDArray[np.int32], time_ms: NDArray[np.int64], value: NDArray[np.int64]
 ) -> pl.DataFrame:
@@ -124,8 +116,8 @@ def _head(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     if not isinstance(head, dict) or set(head) != _HEAD_KEYS:
         raise BatchError(f"the metadata has not exactly the keys {', '.join(sorted(_HEAD_KEYS))}")
     names = head["meters"]
-    if not (_is_name(head["id"]) and isinstance(names, list) and all(map(_is_name, names))):
-        raise BatchError(f"id and meters must be text of 1 to {MAX_NAME} characters")
+    if not (head["id"] == "" or _is_name(head["id"])) or not (isinstance(names, list) and all(map(_is_name, names))):
+        raise BatchError(f"id and meters must be text of at most {MAX_NAME} printable characters")
     if len(set(names)) != len(names):
         raise BatchError("a meter is named twice")
     for key in ("assets", "declared"):
@@ -181,7 +173,8 @@ def _record(kind: type[T], record: object) -> T:
 
 def _values(column: pa.ChunkedArray) -> NDArray[Any]:
     whole = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    return whole.to_numpy(zero_copy_only=False)
+    values: NDArray[Any] = whole.to_numpy(zero_copy_only=False)
+    return values
 
 
 def _short(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
 from wattkeeper.lake.delta import Mark, Partition, Table
-from wattkeeper.lake.readings import ReadingsStore
+from wattkeeper.lake.readings import ReadingsStore, names_of
 from wattkeeper.lake.state import State
 
 FORMAT = "2"
@@ -155,7 +155,7 @@ class Book:
         tree = self.tree()
         sites = {m.id: tree.site_of(m.asset) for m in self.meters() if m.asset in tree.assets}
         rows = _coded(intake.readings)
-        codes, names = rows["meter"].to_physical().to_numpy(), rows["meter"].dtype.categories.to_list()  # type: ignore[attr-defined]
+        codes, names = rows["meter"].to_physical().to_numpy(), names_of(rows["meter"])
         places = sorted(set(sites.values()))
         number = {site: i for i, site in enumerate(places)}
         where = np.array([number[sites[m]] if m in sites else -1 for m in names], np.int32)

@@ -49,7 +49,7 @@ class _Piece:
     taken: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     rows: int = 0
-    end: Position = Position(0, 0)
+    end: Position = field(default_factory=lambda: Position(0, 0))
 
 
 def journal_root(book_root: Path) -> Path:
@@ -157,10 +157,12 @@ class _Seen:
     """Which batches are in the book, as runs of numbers by sender: "n01/5f0c/000042" is number 42 of "n01/5f0c"."""
 
     def __init__(self, book: Book, ids: list[str]) -> None:
-        self.runs = book.state.seen({_parted(i)[0] for i in ids})
+        self.runs = book.state.seen({_parted(i)[0] for i in ids if i})
 
     def add(self, batch_id: str) -> bool:
-        """Note a batch; return False where it was noted before."""
+        """Note a batch; return False where it was noted before. One without an id is always new."""
+        if not batch_id:
+            return True
         sender, number = _parted(batch_id)
         runs = self.runs.setdefault(sender, [])
         at = bisect_left(runs, [number + 1]) - 1

@@ -233,9 +233,15 @@ def _in_order(rows: pl.DataFrame) -> pa.Table:
         again = np.lexsort((time_ms, codes))
         order, codes, time_ms = order[again], codes[again], time_ms[again]
     meter = pa.DictionaryArray.from_arrays(
-        pa.array(codes.astype(np.int32)), pa.array(rows["meter"].dtype.categories.to_list(), pa.string())
+        pa.array(codes.astype(np.int32)), pa.array(names_of(rows["meter"]), pa.string())
     )
     return pa.table({"meter": meter, "time_ms": time_ms, "value": rows["value"].to_numpy()[order]})
+
+
+def names_of(meter: pl.Series) -> list[str]:
+    """Return the names that an Enum numbers, in their order."""
+    assert isinstance(meter.dtype, pl.Enum)
+    return meter.dtype.categories.to_list()
 
 
 def _by_code(codes: NDArray[np.unsignedinteger[Any]]) -> Int64s:
