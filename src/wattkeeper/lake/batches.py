@@ -42,7 +42,10 @@ _HEAD_KEYS = {"id", "meters", "assets", "declared"}
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A sound batch. id: "" for one whose sender never sends twice. index: (n,) int32 place in `meters`; time_ms, value: (n,) int64."""
+    """A sound batch. index: (n,) int32 place in `meters`; time_ms, value: (n,) int64.
+
+    id: "" for one whose sender never sends twice.
+    """
 
     id: str
     meters: list[str]

@@ -95,7 +95,11 @@ class Reader:
 
     def size_bytes(self) -> int:
         """Return the size of all segments on disk."""
-        return sum(p.stat().st_size for p in map(self._path, self._segments()) if p.exists())
+        total = 0
+        for path in map(self._path, self._segments()):
+            with suppress(FileNotFoundError):  # deleted meanwhile by someone who forgot it
+                total += path.stat().st_size
+        return total
 
     def _path(self, segment: int) -> Path:
         return self.folder / f"{segment:012}.wal"

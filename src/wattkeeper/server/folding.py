@@ -14,7 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from wattkeeper import loop
 from wattkeeper.core.errors import WattkeeperError
+from wattkeeper.lake.book import Book
 
 NICE = 10
 """Acknowledging comes first."""
@@ -22,11 +24,8 @@ NICE = 10
 
 def main(root: Path, every_s: float) -> None:
     """Fold a book's journal each some seconds [s]."""
-    for number in (signal.SIGTERM, signal.SIGINT):  # meant for the server, which then ends our input
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # meant for the server, which then ends our input
     os.nice(NICE)
-    from wattkeeper.lake.book import Book
-
     book = Book(root)
     alive = True
     while alive:
@@ -36,12 +35,10 @@ def main(root: Path, every_s: float) -> None:
     _say(_fold(book) | {"seconds": 0.0})
 
 
-def _fold(book: object) -> dict[str, object]:
+def _fold(book: Book) -> dict[str, object]:
     """Fold once; a fault is told, and the next fold tries again."""
-    from wattkeeper import loop
-
     try:
-        done = loop.fold(book, time.time_ns() // 1_000_000)  # type: ignore[arg-type]
+        done = loop.fold(book, time.time_ns() // 1_000_000)
     except (WattkeeperError, OSError) as error:
         return {"fault": str(error)}
     refused = [f"{r.source}: {r.reason}" for r in done.refused]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from wattkeeper.core.errors import MissingExtraError
 
@@ -21,27 +22,25 @@ class Metrics:
 
     def __init__(self, journal_bytes: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        make = {"registry": self.registry}
-        self.requests = Counter("wattkeeper_ingest_requests", "Requests with readings.", ["format", "status"], **make)
-        self.readings = Counter("wattkeeper_ingest_readings", "Readings acknowledged.", ["format"], **make)
-        self.refused_samples = Counter(
-            "wattkeeper_remote_write_refused_samples", "Samples of known metrics that cannot be true.", **make
-        )
+        count = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        self.requests = count("wattkeeper_ingest_requests", "Requests with readings.", ["format", "status"])
+        self.readings = count("wattkeeper_ingest_readings", "Readings acknowledged.", ["format"])
+        self.refused_samples = count("wattkeeper_remote_write_refused_samples", "Samples that cannot be true.")
         self.acknowledged = Histogram(
             "wattkeeper_ingest_acknowledge_seconds",
             "From the last byte of a request to its acknowledgement.",
             buckets=_BUCKETS_S,
-            **make,
+            registry=self.registry,
         )
-        self.skewed = Counter("wattkeeper_ingest_skewed_batches", "Batches of senders whose clock is off.", **make)
-        journal = Gauge("wattkeeper_journal_bytes", "Journaled and not yet given back.", **make)
-        journal.set_function(journal_bytes)
-        self.folded = Counter("wattkeeper_folded_readings", "Readings taken into the book.", **make)
-        self.again = Counter("wattkeeper_folded_again_batches", "Batches that had come before.", **make)
-        self.refused = Counter("wattkeeper_fold_refusals", "Sentences about readings refused while folding.", **make)
-        self.fold_faults = Counter("wattkeeper_fold_faults", "Folds that failed and are tried again.", **make)
-        self.fold_s = Gauge("wattkeeper_fold_seconds", "Duration of the last fold.", **make)
-        self.fold_time = Gauge("wattkeeper_fold_timestamp_seconds", "When the last fold ended.", **make)
+        self.skewed = count("wattkeeper_ingest_skewed_batches", "Batches of senders whose clock is off.")
+        gauge("wattkeeper_journal_bytes", "Journaled and not yet given back.").set_function(journal_bytes)
+        self.folded = count("wattkeeper_folded_readings", "Readings taken into the book.")
+        self.again = count("wattkeeper_folded_again_batches", "Batches that had come before.")
+        self.refused = count("wattkeeper_fold_refusals", "Sentences about readings refused while folding.")
+        self.fold_faults = count("wattkeeper_fold_faults", "Folds that failed and are tried again.")
+        self.fold_s = gauge("wattkeeper_fold_seconds", "Duration of the last fold.")
+        self.fold_time = gauge("wattkeeper_fold_timestamp_seconds", "When the last fold ended.")
 
     def page(self) -> bytes:
         """Return them in the text format."""
