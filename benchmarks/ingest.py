@@ -9,6 +9,8 @@ block for Prometheus, which syncs nothing to disk before it answers.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import os
 import platform
 import re
@@ -16,6 +18,7 @@ import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +48,7 @@ METERS, INSTANTS = 40, 250
 BATCH = METERS * INSTANTS
 START_MS = time.time_ns() // 1_000_000 - 20 * 3_600_000
 CORES = sorted(os.sched_getaffinity(0))
+PEERS = ("prometheus", "prometheus, packed by series")
 WARM_UP = 5
 """Batches of each sender that are not timed."""
 
@@ -72,56 +77,82 @@ def request(path: str, body: bytes, kind: str, **more: str) -> bytes:
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
+def declared(sender: int) -> list[Meter]:
+    """Return the meters of a sender; as agents do, it declares them in its first batch."""
+    return [Meter(meter_name(sender, m), f"n{sender}/gpu{m}", "energy_counter", "dcgm") for m in range(METERS)]
+
+
 def arrow_requests(sender: int, count: int) -> Iterator[bytes]:
     """Yield requests of one sender: one encoded batch, whose number and readings are moved on in place."""
-    declared = [Meter(meter_name(sender, m), f"n{sender}/gpu{m}", "energy_counter", "dcgm") for m in range(METERS)]
     batch = samples(sender, 0)
     kind = "application/vnd.apache.arrow.stream"
-    text = bytearray(request("/v1/readings", encode(Batch(f"n{sender}/a/{0:06}", batch, [], declared)), kind))
+    yield request("/v1/readings", encode(Batch(f"n{sender}/a/{0:06}", batch, [], declared(sender))), kind)
+    text = bytearray(request("/v1/readings", encode(Batch(f"n{sender}/a/{0:06}", batch)), kind))
     number_at = text.index(b"/a/000000") + 3
     columns = {}
     for name in ("time_ms", "value"):
         values = np.array([getattr(s, name) for s in batch], np.int64)
         columns[name] = np.frombuffer(text, np.int64, BATCH, text.index(values.tobytes()))
-    for i in range(count):
+    for i in range(1, count):
         text[number_at : number_at + 6] = f"{i:06}".encode()
-        yield bytes(text)
         columns["time_ms"] += INSTANTS * 1000
         columns["value"] += INSTANTS * 400_000
+        yield bytes(text)
 
 
 def json_requests(sender: int, count: int) -> Iterator[bytes]:
     """Yield requests with JSON rows."""
-    import json
-
-    meters = [
-        {"id": meter_name(sender, m), "asset": f"n{sender}/gpu{m}", "quantity": "energy_counter"} for m in range(METERS)
-    ]
+    batch = samples(sender, 0)
+    numbers = np.array([(s.time_ms, s.value) for s in batch], np.int64)
+    rows = ",".join(f'{{"meter":"{s.meter}","time_ms":%d,"value":%d}}' for s in batch)
+    meters = json.dumps([dataclasses.asdict(m) for m in declared(sender)])
     for i in range(count):
-        rows = [{"meter": s.meter, "time_ms": s.time_ms, "value": s.value} for s in samples(sender, i)]
-        body = json.dumps({"id": f"n{sender}/j/{i}", "meters": meters, "readings": rows}, separators=(",", ":"))
-        yield request("/v1/readings", body.encode(), "application/json")
+        head = f'{{"id":"n{sender}/j/{i}","meters":{meters if i == 0 else "[]"},"readings":['
+        yield request(
+            "/v1/readings", (head + rows % tuple(numbers.ravel().tolist()) + "]}").encode(), "application/json"
+        )
+        numbers += (INSTANTS * 1000, INSTANTS * 400_000)
 
 
-def remote_write_requests(sender: int, count: int) -> Iterator[bytes]:
-    """Yield the same readings as Prometheus' remote write sends them: snappy protobuf, samples by series."""
+def labels(sender: int, meter: int) -> bytes:
+    """Return the encoded labels of one series of dcgm-exporter."""
+    pairs = {
+        "__name__": "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Hostname": f"n{sender}", "UUID": f"GPU-{sender:02}-{meter:02}",
+        "gpu": str(meter), "instance": f"n{sender}:9400", "job": "dcgm",
+    }  # fmt: skip
+    message = WriteRequest()
+    series = message.timeseries.add()
+    for name, value in sorted(pairs.items()):
+        series.labels.add(name=name, value=value)
+    return bytes(series.SerializeToString())
+
+
+def remote_write_requests(sender: int, count: int, *, packed: bool = False) -> Iterator[bytes]:
+    """Yield the same readings by remote write, as Prometheus itself sends them: each sample with its series' labels.
+
+    packed: all samples of a series behind its labels once, which the protocol allows and Prometheus does not do.
+    """
+    known = [labels(sender, m) for m in range(METERS)]
     for i in range(count):
-        message = WriteRequest()
-        first_ms = START_MS + i * INSTANTS * 1000
-        for m in range(METERS):
-            series = message.timeseries.add()
-            labels = {
-                "__name__": "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION", "Hostname": f"n{sender}",
-                "UUID": f"GPU-{sender:02}-{m:02}", "gpu": str(m), "instance": f"n{sender}:9400", "job": "dcgm",
-            }  # fmt: skip
-            for name, value in sorted(labels.items()):
-                series.labels.add(name=name, value=value)
-            for k in range(INSTANTS):
-                value = 10**12 + (i * INSTANTS + k) * 400_000 + m
-                series.samples.add(value=float(value), timestamp=first_ms + k * 1000 + m % 7)
-        body = pa.compress(message.SerializeToString(), codec="snappy", asbytes=True)
+        encoded = [[] for _ in range(METERS)]
+        for at, s in enumerate(samples(sender, i)):
+            stamp = _varint(s.time_ms)
+            encoded[at % METERS].append(b"\x12%c\x09%b\x10%b" % (10 + len(stamp), struct.pack("<d", s.value), stamp))
+        if packed:
+            series = [known[m] + b"".join(encoded[m]) for m in range(METERS)]
+        else:
+            series = [known[m] + encoded[m][k] for k in range(INSTANTS) for m in range(METERS)]
+        body = pa.compress(b"".join(b"\x0a%b%b" % (_varint(len(s)), s) for s in series), codec="snappy", asbytes=True)
         yield request("/api/v1/write", body, "application/x-protobuf", Content_Encoding="snappy",
                       X_Prometheus_Remote_Write_Version="0.1.0")  # fmt: skip
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
 
 
 class Senders:
@@ -190,10 +221,13 @@ def fetch(port: int, path: str) -> str:
 
 
 @contextmanager
-def running(command: list[str], port: int, probe: str, env: dict[str, str]) -> Iterator[None]:
+def running(command: list[str], port: int, probe: str) -> Iterator[None]:
     """Run a server on the first core."""
+    # Python compiles each module once and keeps it, as any installation does; some build machines switch that off
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"PYTHONPYCACHEPREFIX": str(HERE / "data" / "pycache"), "GOMAXPROCS": "1"}
     process = subprocess.Popen(
-        command, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         preexec_fn=lambda: os.sched_setaffinity(0, CORES[:1]),
     )  # fmt: skip
     try:
@@ -220,14 +254,18 @@ def metric(port: int, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def ours(root: Path, make: Callable[[int, int], Iterator[bytes]], count: int, *, ready: bool) -> tuple[float, float, int]:
+def ours(
+    root: Path, make: Callable[[int, int], Iterator[bytes]], count: int, *, ready: bool
+) -> tuple[float, float, int]:
     """Return readings per second from the first request to the last column, p99 of an answer [s], and readings lost."""
     book = Book.create(root / "book", SITE)
     port = free_port()
     command = [
         "wattkeeper", "serve", str(book.root), "--listen", f"127.0.0.1:{port}", "--fold-every", "0.5",
     ]  # fmt: skip
-    with running(command, port, "/healthz", {}):
+    with running(command, port, "/healthz"):
+        while not metric(port, "wattkeeper_fold_timestamp_seconds"):
+            time.sleep(0.05)
         senders = Senders(port, make, count + WARM_UP, ready=ready)
         begin_s, _ = senders.run()
         sent = SENDERS * (count + WARM_UP) * BATCH
@@ -240,7 +278,7 @@ def ours(root: Path, make: Callable[[int, int], Iterator[bytes]], count: int, *,
     return SENDERS * count * BATCH / wall_s, p99(senders.took_s), lost
 
 
-def prometheus(root: Path, count: int) -> tuple[float, float]:
+def prometheus(root: Path, count: int, *, packed: bool = False) -> tuple[float, float]:
     """Return samples per second that the machine's Prometheus takes by remote write, and p99 of an answer [s]."""
     port = free_port()
     (root / "prom.yml").write_text("global: {scrape_interval: 1h}\n")
@@ -248,10 +286,10 @@ def prometheus(root: Path, count: int) -> tuple[float, float]:
         "prometheus", f"--config.file={root / 'prom.yml'}", f"--storage.tsdb.path={root / 'prom'}",
         f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver",
     ]  # fmt: skip
-    with running(command, port, "/-/ready", {"GOMAXPROCS": "1"}):
+    with running(command, port, "/-/ready"):
         while "is Ready" not in fetch(port, "/-/ready"):
             time.sleep(0.1)
-        senders = Senders(port, remote_write_requests, count + WARM_UP, ready=True)
+        senders = Senders(port, partial(remote_write_requests, packed=packed), count + WARM_UP, ready=True)
         begin_s, end_s = senders.run()
         sent = SENDERS * (count + WARM_UP) * BATCH
         kept = metric(port, "prometheus_tsdb_head_samples_appended_total") or float(
@@ -276,15 +314,17 @@ def main() -> int:
     if len(CORES) > 1:
         os.sched_setaffinity(0, CORES[1:])
     bars = Bars()
-    arrow_count, peer_count, rounds = (100, 15, 1) if quick else (400, 40, 3)
-    figures: dict[str, list[tuple[float, ...]]] = {"arrow": [], "json": [], "prometheus": []}
+    arrow_count, json_count, peer_count, rounds = (150, 40, 12, 1) if quick else (600, 150, 60, 3)
+    figures: dict[str, list[tuple[float, ...]]] = {"arrow": [], "json": []} | {k: [] for k in PEERS}
     with tempfile.TemporaryDirectory(prefix="wk-ingest-", dir=HERE) as folder:
         root = Path(folder)
         for _ in range(rounds):
             figures["arrow"].append(ours(root, arrow_requests, arrow_count, ready=False))
-            figures["json"].append(ours(root, json_requests, peer_count, ready=True))
+            figures["json"].append(ours(root, json_requests, json_count, ready=False))
             if shutil.which("prometheus"):
                 figures["prometheus"].append(prometheus(root, peer_count))
+        if shutil.which("prometheus") and not quick:
+            figures["prometheus, packed by series"].append(prometheus(root, peer_count * 3, packed=True))
     rate = {name: statistics.median(f[0] for f in runs) for name, runs in figures.items() if runs}
     slowest = {name: statistics.median(f[1] for f in runs) for name, runs in figures.items() if runs}
     for name in rate:
