@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from itertools import pairwise
 
 import polars as pl
 import pyarrow as pa
@@ -77,9 +78,7 @@ def test_a_batch_sent_again_or_out_of_order_is_one_batch(tmp_path):
     assert book.state.seen(["n1/a"]) == {"n1/a": [[0, 2]]}
 
 
-@pytest.mark.parametrize(
-    ("owner", "step"), [(Reader, "forget"), (State, "see"), (State, "log_import"), (Book, "take")]
-)
+@pytest.mark.parametrize(("owner", "step"), [(Reader, "forget"), (State, "see"), (State, "log_import"), (Book, "take")])
 def test_a_fold_that_breaks_off_anywhere_is_made_good_by_the_next(tmp_path, monkeypatch, owner, step):
     """Whatever step fails, more batches come, and what was taken is sent again: each reading is in the book once."""
     book = made(tmp_path)
@@ -192,7 +191,7 @@ def test_numbers_seen_are_kept_as_runs(numbers):
     there = sorted(set(numbers))
     runs = [[n for n in there if n in range(a, b + 1)] for a, b in seen.runs.get("s", [])]
     assert [n for run in runs for n in run] == there
-    assert all(b[0] - a[-1] > 1 for a, b in zip(runs, runs[1:], strict=False))
+    assert all(b[0] - a[-1] > 1 for a, b in pairwise(runs))
 
 
 def test_ids_without_a_number_are_known_by_their_whole_name():
@@ -230,7 +229,10 @@ def nullable():
 
 WRONG = {
     "empty": (b"", "not a whole Arrow stream: Tried reading schema message, was null or length 0"),
-    "cut": (encode(batch(0))[:-60], "not a whole Arrow stream: Expected to be able to read 80 bytes for message body, got 28"),
+    "cut": (
+        encode(batch(0))[:-60],
+        "not a whole Arrow stream: Expected to be able to read 80 bytes for message body, got 28",
+    ),
     "columns": (rows(schema=nullable()), r"columns are \(meter int32, time_ms int64, value int64\), not"),
     "no metadata": (stream(pa.table({"a": [1]})), r"columns are \(a int64\), not"),
     "a key missing": (head(declared=None), "has not exactly the keys assets, declared, id, meters"),
@@ -242,7 +244,10 @@ WRONG = {
     "assets": (head(assets={}), "'assets' is not a list"),
     "asset": (head(assets=[{"kind": "node"}]), "an asset without an id"),
     "asset kind": (head(assets=[{"id": "x", "kind": "boat", "parent": "a"}]), "asset 'x': Asset 'x' has kind 'boat'"),
-    "asset key": (head(assets=[{"id": "x", "kind": "node", "colour": 1}]), "asset 'x' has 'colour', which this version"),
+    "asset key": (
+        head(assets=[{"id": "x", "kind": "node", "colour": 1}]),
+        "asset 'x' has 'colour', which this version",
+    ),
     "meter type": (head(declared=[{"id": "x", "asset": "y", "quantity": "power", "rank": "1"}]), "'1', not int"),
     "meter lacks": (head(declared=[{"id": "x", "quantity": "power"}]), "meter 'x': .* missing 1 required .*'asset'"),
     "index high": (rows(meter=1), "reading 0 speaks of meter 1, and 1 are named"),
@@ -271,7 +276,9 @@ def test_the_edges_of_what_is_right_are_taken():
 GOOD = encode(batch(0, rows=40))
 
 
-@given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6), st.integers(0, 99)
+)
 @settings(max_examples=400, deadline=None)
 def test_damaged_bytes_are_refused_or_read_within_their_bounds(changes, cut):
     """Whatever bytes are changed or missing: a batch with meters for all its readings, or BatchError, never a crash."""
