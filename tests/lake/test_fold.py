@@ -51,6 +51,11 @@ def times(book):
     return sorted((t - START) // 15_000 for t in book.readings.table.scan().collect()["time_ms"].to_list())
 
 
+def offsets(book):
+    """Return the times that are in the book, as often as they are there [ms from START]."""
+    return sorted(t - START for t in book.readings.table.scan().collect()["time_ms"].to_list())
+
+
 def test_batches_come_into_the_book_once_and_give_their_disk_back(tmp_path):
     book = made(tmp_path)
     journaled(book, batch(0), batch(1))
@@ -132,21 +137,64 @@ def test_a_journal_begun_anew_is_not_taken_for_the_old_one(tmp_path):
     assert times(book) == list(range(12))
 
 
-def test_a_batch_that_fits_nowhere_is_refused_whole_and_harms_nothing(tmp_path):
-    """A node in a rack that nobody declared: the batch is refused with the reason, the others are taken."""
+def test_what_fits_nowhere_is_kept_aside_until_it_does(tmp_path):
+    """A node in a rack, and a meter, that nobody declared: told, kept, and taken once the site file has them."""
     book = made(tmp_path)
-    meter = Meter("x", "x1", "power")
-    lost = Batch("x1/a/0", [Sample("x", START, 5)], [Asset("x1", "node", "nowhere")], [meter])
-    journaled(book, batch(0), lost, b"not a batch", batch(1))
+    racked = Batch("x1/a/0", [Sample("x", START + 100, 5)], [Asset("x1", "node", "r7")], [Meter("x", "x1", "power")])
+    mixed = Batch("n1/a/1", [Sample(GPU.id, START + 200, 7), Sample("y", START + 300, 8)])
+    journaled(book, batch(0), racked, mixed, b"not a batch", mixed)
 
     done = loop.fold(book, NOW)
 
+    assert (done.readings, done.aside, done.again) == (5, 2, 1)
     assert sorted((r.source, r.reason) for r in done.refused) == [
-        ("batch x1/a/0", "1 readings were refused: Asset 'x1' stands in 'nowhere', which is not declared."),
-        ("journal server", "a batch was refused: not a whole Arrow stream: Expected to read 544501614 metadata bytes, "
+        ("batch n1/a/1", "1 readings of unknown meter 'y' are kept aside: declare it in the site file under [[meter]]"),
+        ("batch x1/a/0", "1 readings are kept aside: Asset 'x1' stands in 'r7', which is not declared."),
+        ("journal server", "a batch is kept aside: not a whole Arrow stream: Expected to read 544501614 metadata bytes, "
                            "but only read 7"),
     ]  # fmt: skip
-    assert times(Book(book.root)) == list(range(8))
+    assert offsets(book) == [0, 200, 15_000, 30_000, 45_000]
+    assert len(loop.fold(book, NOW).refused) == 3  # the first batch had brought a meter: all was tried again
+    assert loop.fold(Book(book.root), NOW).refused == []
+
+    y = "[[meter]]\nid = 'y'\nasset = 'n1'\nquantity = 'power'\n"
+    book.write_site_file(SITE + node("n1", 1) + "[[asset]]\nid = 'r7'\nkind = 'rack'\nparent = 'a'\n" + y)
+    done = loop.fold(Book(book.root), NOW)
+
+    assert (done.readings, done.aside, len(done.refused)) == (2, 0, 1)
+    assert offsets(book) == [0, 100, 200, 300, 15_000, 30_000, 45_000]
+    assert [data for _, data in Reader(book.root, "aside").read()] == [b"not a batch"]
+
+
+def test_a_fold_that_breaks_off_after_keeping_aside_takes_it_once(tmp_path, monkeypatch):
+    book = made(tmp_path)
+    journaled(book, Batch("n1/a/0", [Sample("y", START, 8)]))
+
+    def broken(*_args, **_kwargs):
+        raise OSError("the machine stopped here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Book, "take", broken)
+        with pytest.raises(OSError, match="stopped here"):
+            loop.fold(book, NOW)
+    loop.fold(book, NOW)
+    assert len(list(Reader(book.root, "aside").read())) == 2
+    book.write_site_file(SITE + node("n1", 1) + "[[meter]]\nid = 'y'\nasset = 'n1'\nquantity = 'power'\n")
+    loop.fold(book, NOW)
+
+    assert offsets(book) == [0]
+
+
+def test_when_too_much_is_aside_the_loss_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(folding, "ASIDE_BYTES", 1000)
+    book = made(tmp_path)
+    journaled(book, Batch("n1/a/0", [Sample("y", START + i, 8) for i in range(100)]))
+    (unknown, lost) = loop.fold(book, NOW).refused
+
+    assert unknown.reason.startswith("100 readings of unknown meter 'y' are kept aside")
+    assert lost.reason.startswith(
+        f"100 readings are lost: The journal {book.root}/aside is at its limit of 1000 bytes."
+    )
 
 
 def test_a_batch_may_bring_its_assets_and_declare_them_in_an_earlier_one(tmp_path):
@@ -181,11 +229,7 @@ def test_folding_waits_while_the_book_is_being_written(tmp_path):
 def test_numbers_seen_are_kept_as_runs(numbers):
     """A number is new once; the runs are those of the set of numbers."""
 
-    class NoBook:
-        class state:  # noqa: N801
-            seen = staticmethod(lambda _names: {})
-
-    seen = folding._Seen(NoBook, [])
+    seen = folding._Seen({})
     for at, number in enumerate(numbers):
         assert seen.add(f"s/{number}") == (number not in numbers[:at])
     there = sorted(set(numbers))

@@ -34,7 +34,7 @@ def attribute(
     if folded.readings or folded.refused or folded.doubts:
         typer.echo(f"Took {folded.readings:,} readings in {folded.batches} batches from the journal.")
     for words in [*(f"{r.source}: {r.reason}" for r in folded.refused), *folded.doubts]:
-        typer.echo(f"Refused: {words}")
+        typer.echo(words)
     typer.echo(
         f"Looked at {done.days} days, attributed {done.units} unit-days anew "
         f"from {done.readings:,} readings: {done.postings:,} postings."

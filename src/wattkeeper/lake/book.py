@@ -32,6 +32,8 @@ FORMAT = "2"
 FOREVER_MS = 2**62
 """End of what has no end yet."""
 
+CURE = "declare it in the site file under [[meter]]"
+
 
 class Book:
     """A book on disk. `create` makes one, `Book(root)` opens one."""

@@ -99,8 +99,9 @@ class State:
             rows = [{"id": r.id, "record": json.dumps(dataclasses.asdict(r))} for r in records]
             if rows:
                 with self.engine.begin() as db:
-                    db.execute(insert(table).on_conflict_do_nothing(), rows)
-                self.remember(registered=uuid.uuid4().hex)
+                    new = db.execute(insert(table).on_conflict_do_nothing(), rows).rowcount
+                if new:
+                    self.remember(registered=uuid.uuid4().hex)
 
     def assets(self) -> list[Asset]:
         """Return the assets that imports met."""

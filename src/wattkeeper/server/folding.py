@@ -26,25 +26,25 @@ def main(root: Path, every_s: float) -> None:
     """Fold a book's journal each some seconds [s]."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # meant for the server, which then ends our input
     os.nice(NICE)
-    book = Book(root)
     alive = True
     while alive:
         begun_s = time.monotonic()
-        _say(_fold(book) | {"seconds": time.monotonic() - begun_s})
+        _say(_fold(root) | {"seconds": time.monotonic() - begun_s})
         alive = not _ended(max(every_s - (time.monotonic() - begun_s), 0.0))
-    _say(_fold(book) | {"seconds": 0.0})
+    _say(_fold(root) | {"seconds": 0.0})
 
 
-def _fold(book: Book) -> dict[str, object]:
-    """Fold once; a fault is told, and the next fold tries again."""
+def _fold(root: Path) -> dict[str, object]:
+    """Fold once; a fault is told, and the next fold tries again. The book is opened anew, for its site file may be new."""
     try:
-        done = loop.fold(book, time.time_ns() // 1_000_000)
+        done = loop.fold(Book(root), time.time_ns() // 1_000_000)
     except (WattkeeperError, OSError) as error:
         return {"fault": str(error)}
     refused = [f"{r.source}: {r.reason}" for r in done.refused]
     return {
         "readings": done.readings,
         "again": done.again,
+        "aside": done.aside,
         "refused": refused[:20],
         "more": len(refused),
         "doubts": done.doubts,

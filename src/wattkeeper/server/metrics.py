@@ -37,7 +37,12 @@ class Metrics:
         gauge("wattkeeper_journal_bytes", "Journaled and not yet given back.").set_function(journal_bytes)
         self.folded = count("wattkeeper_folded_readings", "Readings taken into the book.")
         self.again = count("wattkeeper_folded_again_batches", "Batches that had come before.")
-        self.refused = count("wattkeeper_fold_refusals", "Sentences about readings refused while folding.")
+        self.aside = count(
+            "wattkeeper_folded_aside_readings", "Readings that fit nothing in the book and are kept aside."
+        )
+        self.refused = count(
+            "wattkeeper_fold_refusals", "Sentences about what was refused or kept aside while folding."
+        )
         self.fold_faults = count("wattkeeper_fold_faults", "Folds that failed and are tried again.")
         self.fold_s = gauge("wattkeeper_fold_seconds", "Duration of the last fold.")
         self.fold_time = gauge("wattkeeper_fold_timestamp_seconds", "When the last fold ended.")

@@ -142,9 +142,10 @@ class _Folding:
             self._say(f"Folding failed and is tried again: {fault}")
             return
         for words in (*told["refused"], *told["doubts"]):  # type: ignore[misc]
-            self._say(f"Refused: {words}")
+            self._say(words)
         self._metrics.folded.inc(told["readings"])  # type: ignore[arg-type]
         self._metrics.again.inc(told["again"])  # type: ignore[arg-type]
+        self._metrics.aside.inc(told["aside"])  # type: ignore[arg-type]
         self._metrics.refused.inc(told["more"])  # type: ignore[arg-type]
         self._metrics.fold_s.set(told["seconds"])  # type: ignore[arg-type]
         self._metrics.fold_time.set(time.time())
