@@ -141,29 +141,31 @@ def test_what_fits_nowhere_is_kept_aside_until_it_does(tmp_path):
     """A node in a rack, and a meter, that nobody declared: told, kept, and taken once the site file has them."""
     book = made(tmp_path)
     racked = Batch("x1/a/0", [Sample("x", START + 100, 5)], [Asset("x1", "node", "r7")], [Meter("x", "x1", "power")])
+    sited = Batch("z/a/0", [Sample("z", START + 400, 5)], [Asset("z", "site")], [Meter("z", "z", "power")])
     mixed = Batch("n1/a/1", [Sample(GPU.id, START + 200, 7), Sample("y", START + 300, 8)])
-    journaled(book, batch(0), racked, mixed, b"not a batch", mixed)
+    journaled(book, batch(0), racked, mixed, b"not a batch", mixed, sited)
 
     done = loop.fold(book, NOW)
 
-    assert (done.readings, done.aside, done.again) == (5, 2, 1)
+    assert (done.readings, done.aside, done.again) == (5, 3, 1)
     assert sorted((r.source, r.reason) for r in done.refused) == [
         ("batch n1/a/1", "1 readings of unknown meter 'y' are kept aside: declare it in the site file under [[meter]]"),
         ("batch x1/a/0", "1 readings are kept aside: Asset 'x1' stands in 'r7', which is not declared."),
+        ("batch z/a/0", "1 readings are kept aside: A batch cannot bring a site. Declare it in the site file."),
         ("journal server", "a batch is kept aside: not a whole Arrow stream: Expected to read 544501614 metadata bytes, "
                            "but only read 7"),
     ]  # fmt: skip
     assert offsets(book) == [0, 200, 15_000, 30_000, 45_000]
-    assert len(loop.fold(book, NOW).refused) == 3  # the first batch had brought a meter: all was tried again
+    assert len(loop.fold(book, NOW).refused) == 4  # the first batch had brought a meter: all was tried again
     assert loop.fold(Book(book.root), NOW).refused == []
 
     y = "[[meter]]\nid = 'y'\nasset = 'n1'\nquantity = 'power'\n"
     book.write_site_file(SITE + node("n1", 1) + "[[asset]]\nid = 'r7'\nkind = 'rack'\nparent = 'a'\n" + y)
     done = loop.fold(Book(book.root), NOW)
 
-    assert (done.readings, done.aside, len(done.refused)) == (2, 0, 1)
+    assert (done.readings, done.aside, len(done.refused)) == (2, 1, 2)
     assert offsets(book) == [0, 100, 200, 300, 15_000, 30_000, 45_000]
-    assert [data for _, data in Reader(book.root, "aside").read()] == [b"not a batch"]
+    assert [data for _, data in Reader(book.root, "aside").read()] == [b"not a batch", encode(sited)]
 
 
 def test_a_fold_that_breaks_off_after_keeping_aside_takes_it_once(tmp_path, monkeypatch):
@@ -292,6 +294,8 @@ WRONG = {
         head(assets=[{"id": "x", "kind": "node", "colour": 1}]),
         "asset 'x' has 'colour', which this version",
     ),
+    "asset slice": (head(assets=[{"id": "x", "kind": "mig", "parent": "a", "slice": float("nan")}]), "slice nan, which is no"),
+    "meter gap": (head(declared=[{"id": "x", "asset": "y", "quantity": "power", "max_gap_ms": -1}]), "-1, which is no amount"),
     "meter type": (head(declared=[{"id": "x", "asset": "y", "quantity": "power", "rank": "1"}]), "'1', not int"),
     "meter lacks": (head(declared=[{"id": "x", "quantity": "power"}]), "meter 'x': .* missing 1 required .*'asset'"),
     "index high": (rows(meter=1), "reading 0 speaks of meter 1, and 1 are named"),

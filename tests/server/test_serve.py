@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import os
 import random
@@ -104,6 +105,16 @@ def test_what_cannot_be_taken_is_answered_with_one_reason(served, wrong):
     assert re.fullmatch(reason, answer.json()["error"])
     assert answer.text.count("\n") == 1
     assert served.client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_a_sender_that_reads_only_after_sending_all_sees_why_it_was_refused(served):
+    """Ten megabytes to a server that takes half of one: it is read on, so that the answer arrives; no cut connection."""
+    link = http.client.HTTPConnection("127.0.0.1", served.port)
+    for _ in range(2):
+        link.request("POST", "/v1/readings", b"x" * 10_000_000, ARROW)
+        answer = link.getresponse()
+        assert (answer.status, json.loads(answer.read())["error"][:23]) == (413, "the body is larger than")
+    link.close()
 
 
 def test_what_is_not_there_is_told(served):

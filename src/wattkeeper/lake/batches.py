@@ -168,6 +168,8 @@ def _record(kind: type[T], record: object) -> T:
             raise BatchError(f"{name} has '{key}', which this version does not know")
         if not isinstance(value, _TYPES[types[key]]) or isinstance(value, bool):
             raise BatchError(f"{name} has {key} {value!r}, not {types[key]}")
+        if isinstance(value, float | int) and not 0 <= value < VALUE_LIMIT:
+            raise BatchError(f"{name} has {key} {value!r}, which is no amount")
     try:
         return kind(**record)
     except (ConfigError, TypeError) as error:

@@ -126,9 +126,8 @@ class Book:
             return self._take(intake, now_ms, mark)
 
     def _take(self, intake: Intake, now_ms: int, mark: Mark | None) -> list[Reject]:
-        self.state.register(self.placed(intake.assets), intake.meters, intake.signal_infos)
-        self.tree()
         refused = list(intake.rejects)
+        self.state.register(self._placed(intake, refused), intake.meters, intake.signal_infos)
         accepted = 0
         for part, rows in self._by_day(intake, refused):
             self.readings.append(rows, part)
@@ -149,6 +148,26 @@ class Book:
     def placed(self, assets: Iterable[Asset]) -> list[Asset]:
         """Return assets with new nodes put where the site file wants them. Raises ConfigError where it does not say."""
         return [a if a.parent != "" else replace(a, parent=self.site_file.parent_of_new_nodes) for a in assets]
+
+    def _placed(self, intake: Intake, refused: list[Reject]) -> list[Asset]:
+        """Return an intake's new assets that have a place in the book; the others are refused.
+
+        Raises ConfigError where one leaves its place open and the site file does too.
+        """
+        known = set(self.tree().assets)
+        new = [a for a in intake.assets if a.id not in known]
+        fitting: list[Asset] = []
+        while new:
+            ready = [a for a in new if a.parent in known or not a.parent]
+            if not ready:
+                break
+            fitting += self.placed(ready)
+            known |= {a.id for a in ready}
+            new = [a for a in new if a.id not in known]
+        for a in new:
+            why = f"asset '{a.id}' stands in '{a.parent}', which the book does not have: declare it in the site file"
+            refused.append(Reject(intake.source, 0, why))
+        return fitting
 
     def _by_day(self, intake: Intake, refused: list[Reject]) -> Iterable[tuple[Partition, pl.DataFrame]]:
         """Yield an intake's readings by site and local day; readings of unknown meters are refused."""

@@ -203,8 +203,11 @@ def _fitting(book: Book, batches: list[Received], piece: _Piece) -> list[Receive
     tree, fitting = book.tree(), []
     for b in batches:
         try:
-            if any(a.id not in tree.assets for a in b.assets):
-                tree = tree.with_assets(book.placed(b.assets))
+            new = [a for a in b.assets if a.id not in tree.assets]
+            if any(a.parent is None for a in new):
+                raise ConfigError("A batch cannot bring a site. Declare it in the site file.")
+            if new:
+                tree = tree.with_assets(book.placed(new))
         except ConfigError as error:
             piece.rejects.append(Reject(f"batch {b.id}", 0, f"{b.rows} readings are kept aside: {error}"))
             _set_aside(piece, b, np.ones(b.rows, np.bool_))

@@ -203,7 +203,7 @@ def _headers(scope: Message) -> dict[str, str]:
 async def _whole(headers: dict[str, str], receive: Receive, limit_bytes: int) -> bytes:
     """Return the whole body. Raises Refused where it is larger than the limit or the sender hangs up."""
     told = headers.get("content-length", "0")
-    too_large = Refused(413, f"the body is larger than {limit_bytes} bytes; send smaller batches", connection="close")
+    too_large = Refused(413, f"the body is larger than {limit_bytes} bytes; send smaller batches")
     if told.isdigit() and int(told) > limit_bytes:
         raise too_large
     parts: list[bytes] = []
