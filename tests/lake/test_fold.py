@@ -294,8 +294,14 @@ WRONG = {
         head(assets=[{"id": "x", "kind": "node", "colour": 1}]),
         "asset 'x' has 'colour', which this version",
     ),
-    "asset slice": (head(assets=[{"id": "x", "kind": "mig", "parent": "a", "slice": float("nan")}]), "slice nan, which is no"),
-    "meter gap": (head(declared=[{"id": "x", "asset": "y", "quantity": "power", "max_gap_ms": -1}]), "-1, which is no amount"),
+    "asset slice": (
+        head(assets=[{"id": "x", "kind": "mig", "parent": "a", "slice": float("nan")}]),
+        "slice nan, which is no",
+    ),
+    "meter gap": (
+        head(declared=[{"id": "x", "asset": "y", "quantity": "power", "max_gap_ms": -1}]),
+        "-1, which is no amount",
+    ),
     "meter type": (head(declared=[{"id": "x", "asset": "y", "quantity": "power", "rank": "1"}]), "'1', not int"),
     "meter lacks": (head(declared=[{"id": "x", "quantity": "power"}]), "meter 'x': .* missing 1 required .*'asset'"),
     "index high": (rows(meter=1), "reading 0 speaks of meter 1, and 1 are named"),
