@@ -289,6 +289,8 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path):
     assert f"Cannot listen on 127.0.0.1:{server.port}. Is the port taken?" in taken.stderr
     assert "is being written by another process" in twice.stderr
     assert "Traceback" not in taken.stderr + twice.stderr
+    assert "Listening" not in taken.stderr + twice.stderr
+    assert server.daemon.log.read_text() == f"Listening on {server.url}\n"
 
 
 @pytest.mark.parametrize("listen", ["8470", "host:", "a:b", "a:99999"])

@@ -30,7 +30,6 @@ def serve(
 
     host, port = _parted(listen)
     settings = Settings(host, port, token_file, fold_every, round(max_body * 2**20), cert, key)
-    typer.echo(f"Listening on {'https' if cert else 'http'}://{listen}", err=True)
     serve(book, settings, lambda words: typer.echo(words, err=True))
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper import __version__
+from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import BatchError, ConfigError, JournalFullError
 from wattkeeper.core.live import Sample
@@ -203,11 +204,7 @@ def _fitting(book: Book, batches: list[Received], piece: _Piece) -> list[Receive
     tree, fitting = book.tree(), []
     for b in batches:
         try:
-            new = [a for a in b.assets if a.id not in tree.assets]
-            if any(a.parent is None for a in new):
-                raise ConfigError("A batch cannot bring a site. Declare it in the site file.")
-            if new:
-                tree = tree.with_assets(book.placed(new))
+            tree = _grown(book, tree, b)
         except ConfigError as error:
             piece.rejects.append(Reject(f"batch {b.id}", 0, f"{b.rows} readings are kept aside: {error}"))
             _set_aside(piece, b, np.ones(b.rows, np.bool_))
@@ -216,6 +213,14 @@ def _fitting(book: Book, batches: list[Received], piece: _Piece) -> list[Receive
     declared = [m for b in fitting for m in b.declared]
     known = {m.id for m in chain(book.meters(), declared) if m.asset in tree.assets}
     return [_of_known_meters(b, known, piece) for b in fitting]
+
+
+def _grown(book: Book, tree: AssetTree, batch: Received) -> AssetTree:
+    """Return the tree with a batch's assets. Raises ConfigError where they have no place in it."""
+    new = [a for a in batch.assets if a.id not in tree.assets]
+    if any(a.parent is None for a in new):
+        raise ConfigError("A batch cannot bring a site. Declare it in the site file.")
+    return tree.with_assets(book.placed(new)) if new else tree
 
 
 def _of_known_meters(batch: Received, known: set[str], piece: _Piece) -> Received:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -61,7 +62,7 @@ def serve(root: Path, settings: Settings, say: Callable[[str], None]) -> None:
     for doubt in journal.doubts:
         say(doubt)
     app = App(lambda: Keeper(journal), gate, max_body_bytes=settings.max_body_bytes)
-    server = uvicorn.Server(_config(app, settings))
+    server = _Server(_config(app, settings), say)
     # uvicorn raises what it caught once more when it has stopped; by then there is folding to do
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
@@ -73,6 +74,21 @@ def serve(root: Path, settings: Settings, say: Callable[[str], None]) -> None:
     finally:
         journal.close()
         folding.stop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, which says where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._say = say
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._say(f"Listening on {'https' if self.config.ssl_certfile else 'http'}://{host}:{port}")
 
 
 def _config(app: App, settings: Settings) -> uvicorn.Config:
