@@ -327,6 +327,22 @@ def test_the_edges_of_what_is_right_are_taken():
     assert decode(head(id=""), NOW).id == ""
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", "µ c"]), st.integers(946_684_800_000, NOW), st.integers(1 - 2**62, 2**62 - 1)
+        )
+    )
+)
+def test_a_batch_is_read_as_it_was_written(rows):
+    samples = [Sample(*r) for r in rows]
+    got = decode(encode(Batch("n1/a/7", samples, [Asset("x", "node", "a")], [GPU])), NOW)
+
+    read = zip(got.index.tolist(), got.time_ms.tolist(), got.value.tolist(), strict=True)
+    assert [Sample(got.meters[i], t, v) for i, t, v in read] == samples
+    assert (got.id, got.assets, got.declared) == ("n1/a/7", [Asset("x", "node", "a")], [GPU])
+
+
 GOOD = encode(batch(0, rows=40))
 
 

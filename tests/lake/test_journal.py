@@ -138,6 +138,10 @@ def test_a_full_disk_is_one_sentence_and_what_was_there_stays(tmp_path):
     try:
         with pytest.raises(JournalError, match=r"cannot be written: File too large\. Make room"):
             journal.append(b"b" * 600)
+        for _ in range(5):
+            with pytest.raises(JournalError):
+                journal.append(b"b" * 1000)
+        assert len(list((tmp_path / "w").glob("*.wal"))) == 1  # attempts leave nothing
         assert batches(journal) == [b"a" * 500]
         journal.append(b"c" * 400)
     finally:

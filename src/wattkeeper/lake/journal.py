@@ -222,10 +222,15 @@ class Journal(Reader):
 
     def _back_out(self) -> None:
         """Cut off what was written of a failed append, and leave the segment: after a failed fsync none can be trusted."""
-        if self._file >= 0:
-            with suppress(OSError):
-                os.ftruncate(self._file, self._size)
+        if self._file < 0:
+            return
+        empty = self._size <= len(MAGIC)
+        with suppress(OSError):
+            os.ftruncate(self._file, self._size)
         self._end_segment()
+        if empty:  # or each attempt on a full disk would leave a file
+            with suppress(OSError):
+                self._path(self._segment).unlink()
 
     def _name(self) -> None:
         """Give a new journal its identity."""
