@@ -15,10 +15,12 @@ import time
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from tests.server.serving import ARROW, METER, START, Serving, body, kept, new_book, sent
+from wattkeeper import loop
 from wattkeeper.cli import main
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import ConfigError
@@ -136,15 +138,15 @@ def test_a_clock_that_is_off_is_told_and_counted(served):
 
 
 class Sender(threading.Thread):
-    """Sends batches of its own until the server is gone; `good` are the numbers that were acknowledged."""
+    """Sends batches of its own until the server is gone or it is told to stop; `good` are the numbers that were acknowledged."""
 
     def __init__(self, url, name):
         super().__init__()
-        self.url, self.sender, self.good, self.tried = url, name, [], 0
+        self.url, self.sender, self.good, self.tried, self.stopping = url, name, [], 0, False
 
     def run(self):
         with httpx.Client(base_url=self.url, timeout=10) as client:
-            while True:
+            while not self.stopping:
                 try:
                     answer = client.post("/v1/readings", content=body(self.tried, self.sender), headers=ARROW)
                 except httpx.HTTPError:
@@ -214,6 +216,26 @@ def test_attribute_folds_first(tmp_path):
     assert told.returncode == 0, told.stderr
     assert "from 5 readings" in told.stdout
     assert kept(book) == sent(0)
+
+
+def test_attributing_while_readings_come_in_ends_in_the_same_books(tmp_path):
+    """Attributions between folds, in another process than the folds: no reading is passed over, the books balance."""
+    book = new_book(tmp_path)
+    with Serving(book, fold_every=0.1) as server:
+        sender = Sender(server.url, "n1/a")
+        sender.start()
+        for _ in range(6):
+            loop.attribute(Book(book.root))
+        while len(sender.good) < 100:
+            time.sleep(0.01)
+        sender.stopping = True
+        sender.join()
+    loop.attribute(Book(book.root))
+
+    assert kept(book) == sent(*range(sender.tried))
+    last = 5 * sender.tried - 1  # 1 mJ each ms from the first reading on
+    assert Book(book.root).postings.scan().select(pl.col("energy_mj").sum()).collect().item() == last
+    assert loop.check(Book(book.root)).largest_mj == 0
 
 
 def test_a_full_disk_is_answered_with_later_and_the_server_goes_on_once_there_is_room(tmp_path):
