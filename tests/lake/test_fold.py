@@ -226,6 +226,30 @@ def test_folding_waits_while_the_book_is_being_written(tmp_path):
     assert done == [1]
 
 
+def test_readings_that_come_during_an_attribution_are_attributed_by_the_next(tmp_path, monkeypatch):
+    """A fold in another process just before an attribution strikes its days off the list waits until that is done."""
+    book = made(tmp_path)
+    journaled(book, batch(0))
+    loop.fold(book, NOW)
+    journaled(book, batch(1))
+    other = threading.Thread(target=lambda: loop.fold(Book(book.root), NOW))
+    settle = State.settle
+
+    def late(*args):
+        other.start()
+        other.join(1)
+        settle(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "settle", late)
+        loop.attribute(book)
+    other.join()
+    loop.attribute(book)
+
+    # 7 steps of 15 s at 100 W are 10 500 J
+    assert book.postings.scan().select(pl.col("energy_mj").sum()).collect().item() == 10_500_000
+
+
 @given(st.lists(st.integers(0, 12), max_size=30))
 @settings(max_examples=200)
 def test_numbers_seen_are_kept_as_runs(numbers):
