@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from wattkeeper.lake.book import Book
 
 ARROW = {"content-type": "application/vnd.apache.arrow.stream"}
 METER = Meter("n1/gpu0:nvml:energy_counter", "n1/gpu0", "energy_counter", "nvml")
+QUICK = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "wattkeeper-pycache")}
+"""Environment in which Python keeps what it has compiled: these tests start many processes."""
+
 START = time.time_ns() // 1_000_000 - 10 * 86_400_000
 
 
@@ -57,7 +61,7 @@ class Serving:
             str(Path(sys.executable).with_name("wattkeeper")), "serve", str(book.root), "--listen", listen,
             "--fold-every", str(fold_every), *options,
         ]  # fmt: skip
-        self.daemon = Daemon("serve", command, book.root.parent)
+        self.daemon = Daemon("serve", command, book.root.parent, QUICK)
         self.client = httpx.Client(base_url=self.url, timeout=30)
         self.daemon.wait_ready(self._answers)
 

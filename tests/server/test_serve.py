@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from tests.server.serving import ARROW, METER, START, Serving, body, kept, new_book, sent
+from tests.server.serving import ARROW, METER, QUICK, START, Serving, body, kept, new_book, sent
 from wattkeeper import loop
 from wattkeeper.cli import main
 from wattkeeper.core.batch import Batch, encode
@@ -43,7 +43,7 @@ def served(tmp_path_factory):
 def wattkeeper(*words):
     """Run a command; return what it prints."""
     command = [str(Path(sys.executable).with_name("wattkeeper")), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | QUICK)
 
 
 def test_a_batch_is_acknowledged_with_its_id_and_folded_after_a_while(served):
