@@ -312,7 +312,7 @@ def main() -> int:
     if len(CORES) > 1:
         os.sched_setaffinity(0, CORES[1:])
     bars = Bars()
-    arrow_count, json_count, peer_count, rounds = (150, 40, 12, 1) if quick else (400, 80, 30, 3)
+    arrow_count, json_count, peer_count, rounds = (100, 20, 8, 1) if quick else (400, 80, 30, 3)
     figures: dict[str, list[tuple[float, ...]]] = {"arrow": [], "json": []} | {k: [] for k in PEERS}
     with tempfile.TemporaryDirectory(prefix="wk-ingest-", dir=HERE) as folder:
         root = Path(folder)

@@ -286,9 +286,9 @@ def rows(meter=0, time_ms=START, value=1, schema=None):
     return stream(pa.table([[meter], [time_ms], [value]], schema=schema))
 
 
-def stream(table):
+def stream(table, **options):
     out = pa.BufferOutputStream()
-    with pa.ipc.new_stream(out, table.schema) as writer:
+    with pa.ipc.new_stream(out, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
         writer.write_table(table)
     return out.getvalue().to_pybytes()
 
@@ -304,6 +304,10 @@ WRONG = {
         "not a whole Arrow stream: Expected to be able to read 80 bytes for message body, got 28",
     ),
     "columns": (rows(schema=nullable()), r"columns are \(meter int32, time_ms int64, value int64\), not"),
+    "compressed": (
+        stream(pa.ipc.open_stream(encode(batch(0))).read_all(), compression="zstd"),
+        "buffers are compressed",
+    ),
     "no metadata": (stream(pa.table({"a": [1]})), r"columns are \(a int64\), not"),
     "a key missing": (head(declared=None), "has not exactly the keys assets, declared, id, meters"),
     "a key more": (head(extra=1), "has not exactly the keys"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ _SCHEMA = pa.schema(
         for name, kind in zip(COLUMNS, (pa.int32(), pa.int64(), pa.int64()), strict=True)
     ]
 )
+_U16, _U32, _I32 = (struct.Struct(form) for form in ("<H", "<I", "<i"))
 _HEAD_KEYS = {"id", "meters", "assets", "declared"}
 
 
@@ -71,6 +73,7 @@ def decode(data: bytes, now_ms: int) -> Received:
     now_ms: the receiver's clock, for readings from the future.
     """
     try:
+        _check_messages(data)
         with pa.ipc.open_stream(data) as stream:
             schema = stream.schema
             _check_schema(schema)
@@ -78,7 +81,7 @@ def decode(data: bytes, now_ms: int) -> Received:
             table.validate(full=True)
     except BatchError:
         raise
-    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError, struct.error) as error:
         raise BatchError(f"not a whole Arrow stream: {_short(error)}") from error
     if table.num_rows > MAX_ROWS:
         raise BatchError(f"{table.num_rows} readings; a batch has at most {MAX_ROWS}")
@@ -100,6 +103,28 @@ def readings(
     codes = np.array([place[m] for m in meters], np.uint32)[index] if len(index) else np.zeros(0, np.uint32)
     meter = pl.Series("meter", codes).cat.to(pl.Enum(order))
     return pl.DataFrame([meter, pl.Series("time_ms", time_ms), pl.Series("value", value)])
+
+
+def _check_messages(data: bytes) -> None:
+    """Refuse compressed buffers before they are unpacked: a few of them would fill the memory."""
+    for message in pa.ipc.MessageReader.open_stream(data):
+        if message.type == "record batch" and _is_compressed(message.metadata.to_pybytes()):
+            raise BatchError("its buffers are compressed; compress the whole with Content-Encoding instead")
+
+
+def _is_compressed(meta: bytes) -> bool:
+    """Return whether a record batch's flatbuffer, which Arrow has verified, has its field `compression`."""
+    message = _U32.unpack_from(meta)[0]
+    place = message + _slot(meta, message, 2)
+    batch = place + _U32.unpack_from(meta, place)[0]
+    return _slot(meta, batch, 3) != 0
+
+
+def _slot(meta: bytes, table: int, number: int) -> int:
+    """Return where in a flatbuffer's table a field is; 0 where it has none."""
+    index = table - _I32.unpack_from(meta, table)[0]
+    at = 4 + 2 * number
+    return int(_U16.unpack_from(meta, index + at)[0]) if at < _U16.unpack_from(meta, index)[0] else 0
 
 
 def _check_schema(schema: pa.Schema) -> None:
