@@ -11,7 +11,7 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import agent, imports
+from wattkeeper.cli import agent, imports, token
 from wattkeeper.cli.attribute import attribute
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
@@ -20,6 +20,7 @@ from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.plan import plan
+from wattkeeper.cli.serve import serve
 from wattkeeper.cli.statement import statement
 from wattkeeper.cli.top import top
 from wattkeeper.cli.vacuum import vacuum
@@ -54,6 +55,8 @@ app.command("check")(check)
 app.command("statement")(statement)
 app.command("job")(job)
 app.command("meters")(meters)
+app.command("serve")(serve)
+app.add_typer(token.app, name="token")
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
 app.command("demo")(demo)

@@ -49,7 +49,7 @@ class SignalInfo:
 
 @dataclass(slots=True)
 class Intake:
-    """One batch on its way into a book."""
+    """One batch on its way into a book. The meters of `readings` may be text, or an Enum in the order of their names."""
 
     source: str
     assets: list[Asset] = field(default_factory=list)
