@@ -18,11 +18,13 @@ from wattkeeper import config
 from wattkeeper.agent.build import build
 from wattkeeper.agent.look import Seen, snippet
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import ConfigError, MissingExtraError
-from wattkeeper.core.live import Discovery
+from wattkeeper.core.live import Discovery, Sample
 from wattkeeper.core.roles import Intake
 from wattkeeper.core.schema import READINGS
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.journal import Journal
 
 SITE = "[[site]]\nid = 'a'\n[[asset]]\nid = 'rack-1'\nkind = 'rack'\nparent = 'a'\n"
 
@@ -129,7 +131,7 @@ def test_top_shows_watts_by_place_in_80_columns(site):
 
 
 def test_top_of_a_book_shows_its_newest_readings(tmp_path):
-    """600 W of a second ago; 900 W of ten minutes ago is no longer drawn."""
+    """600 W of a second ago; 900 W of ten minutes ago is no longer drawn; 50 W stand in the journal only."""
     book = Book.create(tmp_path / "book", SITE)
     now_ms = time.time_ns() // 1_000_000
     assets = [Asset(n, "node", "rack-1") for n in ("n1", "n2")]
@@ -142,9 +144,15 @@ def test_top_of_a_book_shows_its_newest_readings(tmp_path):
         schema=READINGS.schema,
     )
     book.take(Intake("test", assets, [Meter(a.id, a.id, "power", "ipmi") for a in assets], rows), now_ms)
+    journal = Journal(tmp_path / "book" / "journal", "n3")
+    meter, there = Meter("n3", "n3", "power", "ipmi"), [Asset("n3", "node", "rack-1"), Asset("n1", "node", "")]
+    journal.append(
+        encode(Batch("n3/a/1", [Sample("n3", now_ms - 500, 50_000)], [Asset("n3", "node", "rack-1")], [meter]))
+    )
+    journal.close()
     told = {r["asset"]: r["power_w"] for r in json.loads(run("top", "--book", tmp_path / "book", "--json").stdout)}
 
-    assert told == {"a": 600.0, "rack-1": 600.0, "n1": 600.0, "n2": None}
+    assert told == {"a": 650.0, "rack-1": 650.0, "n1": 600.0, "n2": None, "n3": 50.0}
 
 
 @pytest.mark.parametrize(

@@ -106,14 +106,14 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
 
 async def _from_book(now: Now, book: Path) -> tuple[Refresh, Close]:
     """Return what reads the newest readings of a book, and nothing to close."""
-    from wattkeeper import latest
+    from wattkeeper.latest import Latest
 
-    opened = common.open_book(book)
+    latest = Latest(common.open_book(book))
 
     async def refresh(_patience_s: float) -> None:
-        found = await asyncio.to_thread(latest.newest, opened, common.now_ms())
-        now.know(opened.tree().assets.values(), opened.meters())
-        now.take(found)
+        found, samples = await asyncio.to_thread(latest.look, common.now_ms())
+        now.know(found.assets, found.meters)
+        now.take(samples)
 
     async def close() -> None:
         pass
