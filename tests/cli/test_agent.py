@@ -146,9 +146,7 @@ def test_top_of_a_book_shows_its_newest_readings(tmp_path):
     book.take(Intake("test", assets, [Meter(a.id, a.id, "power", "ipmi") for a in assets], rows), now_ms)
     journal = Journal(tmp_path / "book" / "journal", "n3")
     meter, there = Meter("n3", "n3", "power", "ipmi"), [Asset("n3", "node", "rack-1"), Asset("n1", "node", "")]
-    journal.append(
-        encode(Batch("n3/a/1", [Sample("n3", now_ms - 500, 50_000)], [Asset("n3", "node", "rack-1")], [meter]))
-    )
+    journal.append(encode(Batch("n3/a/1", [Sample("n3", now_ms - 500, 50_000)], there, [meter])))
     journal.close()
     told = {r["asset"]: r["power_w"] for r in json.loads(run("top", "--book", tmp_path / "book", "--json").stdout)}
 
