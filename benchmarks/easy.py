@@ -37,11 +37,10 @@ def run(hold_ms: list[int], gpus: list[int], duration_ms: list[int], cluster: in
         if promised < 0:
             there = free
             wanted = gpus[queue[0]]
-            for end, given in sorted(ends):
-                if there >= wanted and end > promised:
-                    break
+            reach = ends.copy()
+            while reach and (there < wanted or reach[0][0] == promised):
+                promised, given = heapq.heappop(reach)
                 there += given
-                promised = end
             spare = there - wanted
         place = 1 if anew or not was else was
         while place < len(queue) and place < depth and free:
