@@ -63,6 +63,4 @@ def _started(queue: list, running: list, need: list, duration: list, gpus: int, 
 
 def _soonest(running: list, need: list, gpus: int, wanted: int) -> int:
     """Return the first end of a running part at which `wanted` GPUs are free."""
-    return min(
-        end for end, _ in running if gpus - sum(need[i] for other, i in running if other > end) >= wanted
-    )
+    return min(end for end, _ in running if gpus - sum(need[i] for other, i in running if other > end) >= wanted)

@@ -93,9 +93,9 @@ def _run(parts: Parts, follower: Int64s, order: Int64s, gpus: int, depth: int, s
     reach_ms, reach = np.empty(n + 1, np.int64), np.empty(n + 1, np.int64)
     head, tail, waiting = NONE, NONE, 0
     free, coming = gpus, 0
-    promised_ms, spare = np.int64(NONE), 0  # when the head will start, and GPUs it leaves over then
+    promised_ms, spare = NONE, 0  # when the head will start, and GPUs it leaves over then
     while coming < len(order) or running > 0 or late > 0:
-        now = np.int64(_FAR_MS)
+        now = _FAR_MS
         if coming < len(order):
             now = hold_ms[order[coming]]
         if running > 0 and end_ms[0] < now:
@@ -142,7 +142,7 @@ def _run(parts: Parts, follower: Int64s, order: Int64s, gpus: int, depth: int, s
             running = _push(end_ms, end_part, running, now + duration_ms[head], head)
             head = behind[head]
             waiting -= 1
-            promised_ms = np.int64(NONE)
+            promised_ms = NONE
             anew = True
         if head == NONE:
             tail = NONE
