@@ -13,6 +13,7 @@ import typer
 from wattkeeper import __version__
 from wattkeeper.cli import imports
 from wattkeeper.cli.attribute import attribute
+from wattkeeper.cli.backtest import backtest
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
 from wattkeeper.cli.init import init
@@ -51,6 +52,7 @@ app.command("job")(job)
 app.command("meters")(meters)
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
+app.command("backtest")(backtest)
 app.command("demo")(demo)
 
 

@@ -18,7 +18,7 @@ from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import Signal
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.plan.placement import Placement
-from wattkeeper.plan.problem import NEVER_MS, Grid, Jobs, Problem, Site, Weights, pose
+from wattkeeper.plan.problem import CRITICAL, NEVER_MS, Grid, Jobs, Problem, Site, Weights, pose
 from wattkeeper.plan.simulate.cluster import curve_of
 from wattkeeper.plan.simulate.events import DEPTH, NONE, Parts, simulate
 
@@ -31,7 +31,7 @@ class History:
     """Jobs that can be run again. site: its columns have one value a slot. jobs: those that any policy could run.
 
     release, due, length: (n,) slots; due is the slot before which a job must have ended. kw: (n,) IT power over the
-    slots it holds. Deadlines that whole slots cannot keep stand at the soonest end.
+    slots it holds. Deadlines that whole slots cannot keep stand at the soonest end, and those of critical jobs too.
     """
 
     grid: Grid
@@ -76,7 +76,9 @@ def history(grid: Grid, site: Site, jobs: Jobs, weights: Weights, *, slack_ms: i
     late = np.where(jobs.deadline_ms == NEVER_MS, asked + slack_ms, jobs.deadline_ms).astype(np.int64)
     release = -(-(jobs.release_ms - grid.start_ms) // grid.slot_ms)
     length = np.ceil(np.round(jobs.duration_ms / grid.slot_ms, 9)).astype(np.int64)
+    critical = jobs.tier == CRITICAL
     due = np.maximum((late - grid.start_ms) // grid.slot_ms, release + length)
+    due = np.where(critical, release + length, due)
     largest = float(np.max(np.asarray(site.gpus)))
     wrong = (late < asked) | (jobs.gpus > largest) | (release < 0) | (due > grid.slots)
     skipped = {i: _why_not(jobs, i, int(late[i]), grid, largest) for i in np.flatnonzero(wrong).tolist()}
@@ -84,6 +86,7 @@ def history(grid: Grid, site: Site, jobs: Jobs, weights: Weights, *, slack_ms: i
         jobs,
         release_ms=(grid.start_ms + release * grid.slot_ms).astype(np.int64),
         deadline_ms=(grid.start_ms + due * grid.slot_ms).astype(np.int64),
+        resume_ms=np.where(critical, -1.0, jobs.resume_ms),
     )
     sound = np.flatnonzero(~wrong).astype(np.int64)
     posed = pose(grid, [site], whole.take(sound), weights)
@@ -168,7 +171,7 @@ class Outcome:
     """What a policy came to. Amounts are of the jobs that ended within the time that was run again.
 
     energy_kwh, carbon_g, cost: of the facility; cost None without a price. delay_h: (n,) end later than on an empty
-    cluster; NaN where a job did not end. missed: jobs that ended after their deadline. unplaced: jobs that did not end.
+    cluster; NaN where a job did not end. missed: (n,) jobs that ended after their deadline. unplaced: jobs that did not end.
     weighed_g: carbon and what the weights add, delay included.
     """
 
@@ -177,7 +180,7 @@ class Outcome:
     carbon_g: float
     cost: float | None
     delay_h: Floats
-    missed: int
+    missed: NDArray[np.bool_]
     unplaced: int
     weighed_g: float
     suspended: int
@@ -223,7 +226,7 @@ def run(history: History, policy: str, wish: Wish, *, depth: int = DEPTH, priced
     weighed_g = history.weights.carbon * carbon_g + late_g
     if history.weights.money_g:
         weighed_g += history.weights.money_g * weighed(np.asarray(site.price_per_kwh), "price")
-    missed = int((ended & (last > grid.start_ms + history.due * slot_ms)).sum())
+    missed = ended & (last > grid.start_ms + history.due * slot_ms)
     return Outcome(
         policy, weighed(np.ones(grid.slots), "energy"), carbon_g, cost, delay_h, missed, int((~ended).sum()), weighed_g,
         int(resumes.sum()), start_ms, end_ms,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.plan.again import along, plan_ahead
 from wattkeeper.plan.bound import Prices
+from wattkeeper.plan.kernel import NOWHERE
 from wattkeeper.plan.place import Plan, improve, plan
 from wattkeeper.plan.placement import Placement, placements
 from wattkeeper.plan.problem import Grid, Jobs, Problem, pose
@@ -25,11 +26,22 @@ IMPROVED = 2000
 _WEEK_H = 168
 
 
-def clairvoyant(history: History) -> Plan:
-    """Plan the whole history at once, knowing all arrivals and the true signals; its bound holds for every policy."""
-    problem = history.problem(np.asarray(history.site.intensity_g_per_kwh, np.float64))
-    made = plan(problem)
-    return improve(made, rounds=50) if len(problem.planned) <= IMPROVED else made
+def clairvoyant(history: History) -> tuple[Plan, NDArray[np.bool_]]:
+    """Plan the whole history at once, knowing all arrivals and the true signals.
+
+    Returns the plan and (n,) whether a job's deadline was taken off, because no room was found for it before. The bound
+    holds for every policy that ends all jobs and is late with none but these.
+    """
+    late = np.zeros(len(history.jobs), np.bool_)
+    while True:
+        jobs = replace(history.jobs, deadline_ms=np.where(late, history.grid.end_ms, history.jobs.deadline_ms))
+        problem = replace(history, jobs=jobs).problem(np.asarray(history.site.intensity_g_per_kwh, np.float64))
+        made = plan(problem)
+        lost = problem.planned[made.places.mode == NOWHERE]
+        if late[lost].all():
+            break
+        late[lost] = True
+    return (improve(made, rounds=50) if len(problem.planned) <= IMPROVED else made), late
 
 
 def as_wish(history: History, made: Plan) -> Wish:
