@@ -20,6 +20,7 @@ from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.plan import plan
+from wattkeeper.cli.route import route
 from wattkeeper.cli.statement import statement
 from wattkeeper.cli.vacuum import vacuum
 from wattkeeper.core.errors import WattkeeperError
@@ -53,6 +54,7 @@ app.command("meters")(meters)
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
 app.command("backtest")(backtest)
+app.command("route")(route)
 app.command("demo")(demo)
 
 
