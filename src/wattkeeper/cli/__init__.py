@@ -14,6 +14,7 @@ from wattkeeper import __version__
 from wattkeeper.cli import imports
 from wattkeeper.cli.attribute import attribute
 from wattkeeper.cli.backtest import backtest
+from wattkeeper.cli.budget import budget
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
 from wattkeeper.cli.init import init
@@ -55,6 +56,7 @@ app.command("vacuum")(vacuum)
 app.command("plan")(plan)
 app.command("backtest")(backtest)
 app.command("route")(route)
+app.command("budget")(budget)
 app.command("demo")(demo)
 
 
