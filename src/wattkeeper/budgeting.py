@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def budget(running: Sequence[Running], limits: Sequence[Limit], setting: Setting
     edges = sorted(ends)
     base_kw = setting.base_kw or {}
     found = []
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         holds: dict[str, float] = {}
         for one in limits:
             if one.start_ms <= begin < one.end_ms:
