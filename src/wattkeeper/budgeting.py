@@ -147,14 +147,15 @@ def _rows(
             f"{path} has no column '{missing[0]}'. It needs {', '.join(columns[:required])}; it may have "
             f"{', '.join(columns[required:])}."
         )
-    wanted = {c: sheet.columns.index(c) for c in columns if c in sheet.columns}
+    wanted = [c for c in columns if c in sheet.columns]
     found = []
-    for batch in sheet.batches(wanted):
+    # a batch has a column "row" of its own, which counts the rows of the file
+    for batch in sheet.batches({f"file {c}": sheet.columns.index(c) for c in wanted}):
         if batch.rejects:
             raise ImportFileError(f"{path} row {batch.rejects[0].row}: {batch.rejects[0].reason}.")
         cells: dict[str, list[Any]] = {}
         for name in wanted:
-            column = batch.cells[name]
+            column = batch.cells[f"file {name}"]
             if name not in (*reals, *times):
                 cells[name] = column.cast(pl.String).to_list()
                 why = [f"{name} is missing" if v is None and name in columns[:required] else None for v in cells[name]]
