@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,8 @@ def test_faults_say_what_and_where(tmp_path):
         (UnknownNameError, "No site named 'b'", {"site": "b"}),
         (UnknownNameError, "No intensity signal named 'XX' in this book. Known: intensity:x.", {"signal": "XX"}),
         (ConfigError, "There is no policy 'best'. Choose from run now,", {"names": ["best"]}),
-        (ConfigError, "There is no forecast 'oracle'", {"setting": Setting(forecast="oracle")}),
+        (UnknownNameError, "No intensity signal named 'oracle'", {"setting": replace(soon, forecast="oracle")}),
+        (ConfigError, "An error goes with a perfect forecast only", {"setting": replace(soon, forecast="x", error=0.1)}),
         (ConfigError, "Say how many with --gpus", {"gpus": None}),
         (ConfigError, "There are no jobs to run again", {"jobs": []}),
         (ConfigError, "None of the 1 jobs can be run again. The first, j0: it asks for 1 GPUs", {"gpus": 0.5}),
@@ -103,6 +105,25 @@ def test_faults_say_what_and_where(tmp_path):
         site, jobs = given.pop("site"), given.pop("jobs")
         with pytest.raises(kind, match=words.replace(".", r"\.")):
             backtest(book, site, jobs, **given)
+
+
+def test_a_recorded_forecast_misleads_as_it_did_then(tmp_path):
+    """The forecast says 01:00 is lowest (90); it was 300, and 100 was to be had at 02:00. A hole in it is told."""
+    book = book_of(tmp_path, [400, 300, 100, 500, 500, 500])
+    info = SignalInfo("ahead", "intensity", "g/kWh", "test")
+    edges = START + HOUR * np.arange(7)
+    seen = pl.DataFrame(
+        {"signal": "ahead", "start_ms": edges[:-1], "end_ms": edges[1:], "value": [400.0, 90, 100, 500, 500, 500]}
+    )
+    book.take(Intake("test", signals=seen.select(SIGNALS.schema.names()).head(5), signal_infos=[info]), now_ms=0)
+    setting = Setting(slack_ms=3 * HOUR, forecast="ahead")
+    with pytest.raises(ForesightError, match="no value for 1 of 6 slots"):
+        backtest(book, None, jobs_at(0), gpus=1, setting=setting)
+    book.take(Intake("test", signals=seen.select(SIGNALS.schema.names()), signal_infos=[info]), now_ms=0)
+    found = {row.policy: row.carbon_g for row in backtest(book, None, jobs_at(0), gpus=1, setting=setting).rows}
+
+    assert found["lowest window"] == pytest.approx(300)
+    assert found["clairvoyant"] == pytest.approx(100)
 
 
 def test_a_history_file_needs_releases(tmp_path):

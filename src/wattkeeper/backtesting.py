@@ -21,7 +21,7 @@ from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import NEVER_MS, Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies, rolling
-from wattkeeper.plan.simulate.foresight import Foresight, erring, perfect, rolled
+from wattkeeper.plan.simulate.foresight import Foresight, erring, perfect, recorded, rolled
 from wattkeeper.plan.simulate.history import History, Outcome, Wish, history, run
 from wattkeeper.planning import mean_over, read_queue
 from wattkeeper.valuing import signal_of
@@ -42,10 +42,10 @@ _UNKNOWN_MS = -(2**61)
 class Setting:
     """How a history is run again.
 
-    slack_ms: what a job without a deadline may end later than it could. forecast: one of FORECASTS; error: Gaussian,
-    over the mean of the signal, with a perfect forecast only. idle_w: power a GPU draws when nobody holds it, taken off
-    that of the jobs, as no policy saves it [W]. suspendable: whether all jobs are; resume_ms and resume_kwh then hold
-    for those that do not say. quantile, scaling: of the policies threshold and elastic.
+    slack_ms: what a job without a deadline may end later than it could. forecast: one of FORECASTS, or the id of an
+    imported one; error: Gaussian, over the mean of the signal, with a perfect forecast only. idle_w: power a GPU draws
+    when nobody holds it, taken off that of the jobs, as no policy saves it [W]. suspendable: whether all jobs are;
+    resume_ms and resume_kwh then hold for those that do not say. quantile, scaling: of threshold and elastic.
     """
 
     slot_ms: int = MS_PER_HOUR
@@ -122,8 +122,6 @@ def backtest(
     for name in names:
         if name not in NAMES:
             raise ConfigError(f"There is no policy '{name}'. Choose from {', '.join(NAMES)}.")
-    if setting.forecast not in FORECASTS:
-        raise ConfigError(f"There is no forecast '{setting.forecast}'. Choose {' or '.join(FORECASTS)}.")
     if setting.forecast != "perfect" and setting.error:
         raise ConfigError("An error goes with a perfect forecast only. Leave out --error, or --forecast.")
     if not jobs:
@@ -140,7 +138,7 @@ def backtest(
     if not len(past.jobs):
         name, why = next(iter(skipped.items()))
         raise ConfigError(f"None of the {len(skipped)} jobs can be run again. The first, {name}: {why}.")
-    return _compare(past, names, _foresight(past, intensity, setting), setting, intensity.info, skipped, rejects)
+    return _compare(past, names, _foresight(book, past, intensity, setting), setting, intensity.info, skipped, rejects)
 
 
 def _compare(
@@ -192,15 +190,19 @@ def _site_named(book: Book, site: str | None) -> SiteConfig:
 
 def _intensity(book: Book, one: SiteConfig, signal: str | None) -> Signal:
     if signal is not None:
-        infos = book.state.signal_infos()
-        known = [name for name, info in infos.items() if info.kind == "intensity"]
-        if signal not in known:
-            raise UnknownNameError("intensity signal", signal, known, "Import it with: wattkeeper import csv.")
-        return Signal.from_table(book.signal_rows(signal), infos[signal])
+        return _imported(book, signal)
     found = signal_of(book, one, "intensity")
     if found is None:
         raise ConfigError(f"Site '{one.id}' names no intensity. Set it in the site file, or choose one with --signal.")
     return found
+
+
+def _imported(book: Book, signal: str) -> Signal:
+    infos = book.state.signal_infos()
+    known = [name for name, info in infos.items() if info.kind == "intensity"]
+    if signal not in known:
+        raise UnknownNameError("intensity signal", signal, known, "Import it with: wattkeeper import csv.")
+    return Signal.from_table(book.signal_rows(signal), infos[signal])
 
 
 def _as_set(job: Job, setting: Setting) -> Job:
@@ -242,10 +244,12 @@ def _place(book: Book, one: SiteConfig, grid: Grid, gpus: int | None, intensity:
     )
 
 
-def _foresight(past: History, intensity: Signal, setting: Setting) -> Foresight:
+def _foresight(book: Book, past: History, intensity: Signal, setting: Setting) -> Foresight:
     true = np.asarray(past.site.intensity_g_per_kwh, np.float64)
     if setting.forecast == "perfect":
         return erring(true, setting.error, setting.seed) if setting.error else perfect(true)
+    if setting.forecast not in FORECASTS:
+        return recorded(true, mean_over(_imported(book, setting.forecast), past.grid))
     day = MS_PER_DAY // setting.slot_ms
     return rolled(true, mean_over(intensity, Grid(past.grid.start_ms - day * setting.slot_ms, setting.slot_ms, day)))
 

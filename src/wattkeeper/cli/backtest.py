@@ -26,7 +26,9 @@ def backtest(
     policy: list[str] = typer.Option(
         [], help="Only these: run now, lowest window, wait awhile, threshold, elastic, planner."
     ),
-    forecast: str = typer.Option("perfect", help="perfect, or day-before: the next day looks like the last 24 hours."),
+    forecast: str = typer.Option(
+        "perfect", help="perfect; day-before: as the last 24 hours; or the id of an imported one."
+    ),
     error: float = typer.Option(0.0, min=0.0, help="Gaussian error of a perfect forecast, over the mean: 0.05."),
     seed: int = typer.Option(0, help="Of that error."),
     slack: float = typer.Option(24.0, min=0.0, help="How much later a job without a deadline may end [h]."),
@@ -134,13 +136,11 @@ def _write(found: Backtest, path: Path) -> None:
 
     rows = [
         {
-            "policy": r.policy,
-            "carbon_kg": r.carbon_g / 1000,
-            "delay_mean_h": r.delay_mean_h,
+            "policy": r.policy, "carbon_kg": r.carbon_g / 1000, "cost": r.cost, "delay_mean_h": r.delay_mean_h,
             "delay_p95_h": r.delay_p95_h,
         }
         for r in found.rows
-    ]
+    ]  # fmt: skip
     weights = found.setting.weights
     alone = not (weights.money_g or weights.delay_g_per_gpu_h)
     spec = figure(rows, found.bound_g / 1000 if alone and found.bound_g > 0 else None)

@@ -1,4 +1,4 @@
-"""A back-test as figure and page: carbon beside the bound, and how long the jobs waited for it."""
+"""A back-test as figure and page: carbon beside the bound, money, and how long the jobs waited for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from wattkeeper.core.errors import MissingExtraError
 
 WIDTH = 420
-_CARBON, _BOUND, _DELAY = "#2f7d4f", "#c8503c", "#5b8fc7"
+_CARBON, _BOUND, _DELAY, _COST = "#2f7d4f", "#c8503c", "#5b8fc7", "#d9a01e"
 
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -21,7 +21,8 @@ svg { max-width: 100%; height: auto; }"""
 def figure(rows: Sequence[dict[str, Any]], bound_kg: float | None) -> dict[str, Any]:
     """Return a Vega-Lite spec.
 
-    rows: policy, carbon_kg, delay_mean_h, delay_p95_h. bound_kg: drawn as a line where it is of carbon alone.
+    rows: policy, carbon_kg, cost (None without a price), delay_mean_h, delay_p95_h. bound_kg: a line, where it is of
+    carbon alone.
     Raises MissingExtraError without the extra `report`.
     """
     try:
@@ -45,9 +46,12 @@ def figure(rows: Sequence[dict[str, Any]], bound_kg: float | None) -> dict[str, 
         delay.mark_bar(color=_DELAY).encode(x=alt.X("delay_mean_h:Q", title="delay, mean and 95 % [h]")),
         delay.mark_tick(color="#333", thickness=2).encode(x="delay_p95_h:Q"),
     )
-    spec: dict[str, Any] = alt.hconcat(
-        alt.layer(*layers).properties(**size), waits.properties(width=WIDTH // 2, height=alt.Step(26))
-    ).to_dict()
+    narrow = {"width": WIDTH // 3, "height": alt.Step(26)}
+    panels = [alt.layer(*layers).properties(**size), waits.properties(**narrow)]
+    if all(row["cost"] is not None for row in rows):
+        money = delay.mark_bar(color=_COST).encode(x=alt.X("cost:Q", title="cost"))
+        panels.insert(1, money.properties(**narrow))
+    spec: dict[str, Any] = alt.hconcat(*panels).to_dict()
     return spec
 
 

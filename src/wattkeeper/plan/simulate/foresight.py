@@ -58,6 +58,15 @@ def erring(true: Floats, error: float, seed: int) -> Foresight:
     return Foresight(true, true + noise, true[:0])
 
 
+def recorded(true: Floats, seen: Floats) -> Foresight:
+    """Return foresight as a forecast that was made then. Raises ForesightError where it has no value."""
+    if np.isnan(seen).any():
+        raise ForesightError(
+            f"The forecast has no value for {int(np.isnan(seen).sum())} of {len(seen)} slots. Import it for all."
+        )
+    return Foresight(true, seen, true[:0])
+
+
 def rolled(true: Floats, before: Floats) -> Foresight:
     """Return foresight that knows the past only: each day ahead looks like the 24 hours that are just over.
 

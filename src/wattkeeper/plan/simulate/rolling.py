@@ -60,6 +60,8 @@ def planner(history: History, foresight: Foresight) -> Wish:
     begun = np.zeros(n, np.bool_)
     stretches: list[tuple[int, int, int]] = []
     arrive = np.bincount(history.release, minlength=grid.slots)
+    # what waits or is expected ends within a window of the week ahead; a week more for what is late
+    ahead = int((history.due - history.release).max(initial=0)) + 2 * round(_WEEK_H / grid.slot_h)
     since, starting = 0, dict[int, list[tuple[int, Placement]]]()
     prices: tuple[Grid, Prices] | None = None
     for slot in range(grid.slots):
@@ -67,7 +69,7 @@ def planner(history: History, foresight: Foresight) -> Wish:
         if not len(known):
             continue
         if arrive[slot] or not foresight.still or not starting:
-            rest = Grid(grid.at_ms(slot), grid.slot_ms, grid.slots - slot)
+            rest = Grid(grid.at_ms(slot), grid.slot_ms, min(grid.slots - slot, ahead))
             queue, awaited = _queues(history, foresight, rest, slot, known, free)
             if not len(queue.planned):
                 continue
@@ -94,12 +96,13 @@ def _queues(
     history: History, foresight: Foresight, rest: Grid, slot: int, known: Int64s, free: Floats
 ) -> tuple[Problem, Problem | None]:
     """Return the problem of the jobs that wait, and that with those that usually arrive; None in a first week."""
+    span = slice(slot, slot + rest.slots)
     site = replace(
         history.site,
-        gpus=free[slot:],
-        intensity_g_per_kwh=np.maximum(foresight.at(slot)[slot:], 0.0),
-        price_per_kwh=np.asarray(history.site.price_per_kwh)[slot:],
-        pue=np.asarray(history.site.pue)[slot:],
+        gpus=free[span],
+        intensity_g_per_kwh=np.maximum(foresight.at(slot)[span], 0.0),
+        price_per_kwh=np.asarray(history.site.price_per_kwh)[span],
+        pue=np.asarray(history.site.pue)[span],
     )
     jobs = history.jobs.take(known)
     queue = pose(rest, [site], jobs, history.weights)
