@@ -211,7 +211,7 @@ def _as_set(job: Job, setting: Setting) -> Job:
     return replace(
         job,
         levels=(),
-        power_w=job.power_w - setting.idle_w,
+        power_w=max(job.power_w - setting.idle_w, 0.0),
         suspendable=resting,
         resume_ms=job.resume_ms or (setting.resume_ms if resting else 0),
         resume_kwh=job.resume_kwh or (setting.resume_kwh if resting else 0.0),

@@ -108,9 +108,9 @@ def allot(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | No
 
 
 def even(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | None = None) -> Budget | None:
-    """Return the usual way out, one cap in watts for every GPU of a limit, whatever its tier; None where that breaks a floor.
+    """Return the usual way out, one cap in watts for every GPU of a limit; None where that breaks a floor.
 
-    Each GPU gets the lowest of the site's cap and its row's.
+    Each GPU gets the lower of the site's cap and its row's. A critical job's floor is its full power.
     """
     rows_w = rows_w or {}
     cap_w = {name: _level(loads, limit_w, name) for name, limit_w in {**rows_w, "": site_w}.items()}
@@ -118,7 +118,7 @@ def even(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | Non
     for load in loads:
         watts = min(float(load.power_w[-1]), cap_w[""], cap_w.get(load.row, np.inf))
         got = float(np.interp(watts, load.power_w, load.throughput))
-        if watts < load.power_w[0] - _SMALL_W or got < load.floor - 1e-9:
+        if watts < _floor_w(load) - _SMALL_W:
             return None
         loss += load.gpus * load.weight * (1.0 - got)
         caps.append(Cap(load.job, load.tier, load.row, load.gpus, watts, float(load.power_w[-1]), got))

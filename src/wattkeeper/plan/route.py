@@ -27,6 +27,10 @@ _DEAR = 1000.0
 """An unserved request costs as much as this many of the dearest."""
 
 
+_ROUNDING = 1e-9
+"""Relative error of the solver and of sums, taken off the bound."""
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A model that can answer. energy_wh: IT energy of a request; gpu_s: GPU time it takes; quality: higher is better;
@@ -211,7 +215,8 @@ def _bound(
     paid = float((price * np.where(price == 0, 0.0, side)).sum())
     priced = np.add.reduceat(values * price[rows], begin[:-1])
     # a column that would still pay for itself is taken in full
-    return paid + float((np.minimum(cost - priced, 0.0) * upper).sum())
+    taken = float((np.minimum(cost - priced, 0.0) * upper).sum())
+    return paid + taken - _ROUNDING * (abs(paid) + abs(taken))
 
 
 def nearest(service: Service, origins: Sequence[Origin], sites: Sequence[Site]) -> Routing:
