@@ -150,6 +150,7 @@ def test_one_cap_for_all_can_break_a_floor():
     jobs = [load("x", 1, "300@0.5 700@1", floor=0.9), load("y", 1, "300@0.9 700@1")]
 
     assert even(jobs, 1000) is None
+    assert even([load("c", 1, "300@0.9 700@1", tier="critical"), jobs[1]], 1350) is None
     assert [c.power_w for c in allot(jobs, 1000).caps] == [700, 300]
     assert [c.power_w for c in even(jobs, 1350).caps] == pytest.approx([675, 675])
 

@@ -59,16 +59,16 @@ def _show(found: list[Stretch]) -> None:
         table.add_column(name, justify="left" if name == "From" else "right")
     for one in told:
         table.add_row(
-            one["start"] or "always", grouped(one["limits_kw"][""], 1) if "" in one["limits_kw"] else "rows",
+            one["start"] or "now", grouped(one["limits_kw"][""], 1) if "" in one["limits_kw"] else "rows",
             grouped(one["gpu_power_w"][""] / 1000, 1), str(sum(c["capped"] for c in one["caps"])),
             amount(one["loss_gpus"]), amount(one["least_loss_gpus"]), amount(one["one_cap_for_all_loss_gpus"]),
         )  # fmt: skip
     out.print(table)
     out.print(
-        "Lost is GPUs' worth of throughput; no caps lose less than At least. One cap: the same for all GPUs, if",
+        "Lost is GPUs' worth of throughput; no caps lose less than At least. One cap: the same for all GPUs, where that "
+        "breaks no floor; it may lose less by taking from tiers that should give last.",
         style="dim",
     )
-    out.print("that breaks no floor; it may lose less by taking from tiers that should give last.", style="dim")
     worst = max(told, key=lambda one: one["loss_gpus"])
     out.print(f"\nCaps from {worst['start'] or 'now'} on, where most is lost", style="bold")
     caps = Table(box=None, pad_edge=False, header_style="bold")
