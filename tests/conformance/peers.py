@@ -143,3 +143,22 @@ def ipmi(root: Path) -> Peer:
     }
     table |= {"cipher_suite": 3}
     return Peer(table, up)
+
+
+@peer
+def snmp(root: Path) -> Peer:
+    from tests.integrations.snmp.peers import SNMPD, Snmpd
+    from tests.integrations.snmp.test_snmpd import PDU
+
+    if SNMPD is None:
+        pytest.skip("snmpd is not installed")
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Snmpd(root / "snmpd", PDU, port):
+            yield
+
+    return Peer(
+        {"host": "127.0.0.1", "port": port, "asset": "pdu1", "community": "read", "timeout_s": 3, "tries": 2}, up
+    )

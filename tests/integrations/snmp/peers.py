@@ -12,7 +12,7 @@ from gufo.snmp.sync import SnmpSession
 
 from tests.daemons import Daemon, free_port
 
-RECORDED = Path(__file__).resolve().parents[4] / "../shared/data/devices/snmp"
+RECORDED = Path(__file__).resolve().parents[3] / "../shared/data/devices/snmp"
 SNMPD = shutil.which("snmpset") and shutil.which("snmpd", path="/usr/sbin:/usr/local/sbin:/usr/bin")
 
 

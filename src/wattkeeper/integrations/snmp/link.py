@@ -75,7 +75,9 @@ class Config(BaseModel):
     kind: Literal["node", "rack", "hall", "cooling", "device", "distribution", "facility"] = Field(
         "rack", description="Kind of that asset."
     )
-    parent: str = Field("", description="What it stands in. Left out where the site file declares the asset.")
+    parent: str = Field(
+        "", description="What it stands in, if the site file does not say. Default: its default_parent."
+    )
     version: Literal["1", "2c", "3"] = Field("2c", description="Version of SNMP.")
     community: SecretStr = Field(SecretStr("public"), description="Community to read with, versions 1 and 2c.")
     community_file: Path | None = Field(None, description="File that holds the community, instead of community.")

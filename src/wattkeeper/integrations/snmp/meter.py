@@ -86,8 +86,7 @@ class SnmpDevice:
         """Return the assets and meters it has. Raises SourceError where it does not answer or is of an unknown model."""
         profile, told, model = await self.readings()
         found = Discovery()
-        if self._config.parent:
-            found.assets.append(Asset(self._asset, self._config.kind, self._config.parent, model))
+        found.assets.append(Asset(self._asset, self._config.kind, self._config.parent, model))
         points = self._whole(told, found) + self._outlets(told, found)
         found.meters = [point.meter for point in points]
         found.doubts += doubts(self.name, told)
@@ -219,6 +218,7 @@ class SnmpDevice:
             rank,
             accuracy_pct=5.0,
             wrap_mj=one.spec.wrap * size[0] // size[1],
+            resolution_mj=size[0] // size[1] if one.quantity == "energy_counter" else 0,
         )
         return Point(meter, one.oid, one.spec, one.index, size)
 
