@@ -15,7 +15,7 @@ from wattkeeper.plan.problem import Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies
 from wattkeeper.plan.simulate.foresight import ForesightError, erring, perfect, rolled
 from wattkeeper.plan.simulate.history import History, history, run
-from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, planner
+from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, foretold, planner
 
 HOUR = 3_600_000
 START = 1_760_000_400_000
@@ -277,3 +277,29 @@ def test_a_deadline_that_nobody_can_keep_is_taken_off():
     assert found.carbon_g == pytest.approx(100 + 50)
     assert best.bound_g <= 150
     assert (found.missed == free).all()
+
+
+def test_arrivals_are_expected_again_where_two_weeks_were_alike():
+    """Four busy hours a day, two weeks long: the second is foretold. Bursts on other days of each week: not."""
+    daily = [job(f"d{d} {h}", 1, 1, 24 * d + h, None) for d in range(14) for h in range(8, 12)]
+    bursts = [job(f"b{i}", 1, 1, 24 * (1 if i < 20 else 11) + 9, None) for i in range(40)]
+    flat = [100.0] * (24 * 16)
+
+    assert foretold(made(flat, 8, *daily), 24 * 14 - 1)
+    assert not foretold(made(flat, 40, *bursts), 24 * 14 - 1)
+    assert not foretold(made(flat, 8, *daily), 24 * 13)  # less than two weeks are known
+
+
+def test_room_is_kept_for_what_usually_comes():
+    """Each noon a gang takes both GPUs for its only hour, the cleanest. Knowing that, a waiting job goes elsewhere."""
+    week = 24 * 7
+    noon = np.arange(24 * 22) % 24
+    intensity = np.where(noon == 12, 100.0, np.where(noon == 13, 110.0, 300.0))
+    gangs = [job(f"g{d}", 2, 1, 24 * d + 12, 24 * d + 13) for d in range(21)]
+    waits = [job(f"w{d}", 1, 1, 24 * d + 8, 24 * d + 16) for d in range(15, 21)]
+    case = made(intensity.tolist(), 2, *gangs, *waits)
+    found = run(case, "planner", planner(case, perfect(intensity)))
+
+    assert foretold(case, 2 * week + 40)
+    assert not found.missed.any()
+    assert found.delay_h[21:].tolist() == [5.0] * 6  # 13:00, not noon

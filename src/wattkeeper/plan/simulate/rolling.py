@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 IMPROVED = 2000
 """Queues up to this size are improved after planning."""
 
-_WEEK_H = 168
+_WEEK_H, _BLOCK_H = 168, 6
 
 
 def clairvoyant(history: History) -> tuple[Plan, NDArray[np.bool_]]:
@@ -52,8 +52,9 @@ def as_wish(history: History, made: Plan) -> Wish:
 def planner(history: History, foresight: Foresight) -> Wish:
     """Let the planner run the history, slot by slot.
 
-    It knows what has been released, what arrived in the week before (and expects the same again), and the forecast as
-    it looks then. A job that starts keeps its stretches. One whose deadline cannot be kept any more runs when it can.
+    It knows what has been released and the forecast as it looks then. Where the last two weeks were alike it expects the
+    arrivals of the last one again (`foretold`). A job that starts keeps its stretches. One whose deadline cannot be kept
+    any more runs when it can.
     """
     grid, n = history.grid, len(history.jobs)
     free = np.asarray(history.site.gpus, np.float64).copy()
@@ -95,7 +96,8 @@ def _moved(prices: tuple[Grid, Prices], rest: Grid) -> Prices:
 def _queues(
     history: History, foresight: Foresight, rest: Grid, slot: int, known: Int64s, free: Floats
 ) -> tuple[Problem, Problem | None]:
-    """Return the problem of the jobs that wait, and that with those that usually arrive; None in a first week."""
+    """Return the problem of the jobs that wait, and that with those that usually arrive; None where nothing is
+    expected."""
     span = slice(slot, slot + rest.slots)
     site = replace(
         history.site,
@@ -110,15 +112,38 @@ def _queues(
         late = np.array([name in queue.skipped for name in jobs.ids])
         jobs = replace(jobs, deadline_ms=np.where(late, rest.end_ms, jobs.deadline_ms))
         queue = pose(rest, [site], jobs, history.weights)
-    week = round(_WEEK_H / rest.slot_h)
-    past = np.flatnonzero((history.release > slot - week) & (history.release <= slot)).astype(np.int64)
-    if slot < week or not len(past):
+    usual = _usual(history, slot)
+    if not len(usual):
         return queue, None
-    usual = history.jobs.take(past)
-    columns: dict[str, Any] = {
-        f.name: getattr(usual, f.name) for f in fields(Jobs) if f.name not in {"ids", "profiles"}
-    }
-    for name in ("release_ms", "deadline_ms"):
-        columns[name] = columns[name] + week * rest.slot_ms
+    columns = {f.name: getattr(usual, f.name) for f in fields(Jobs) if f.name not in {"ids", "profiles"}}
     both: dict[str, Any] = {name: np.concatenate((getattr(jobs, name), column)) for name, column in columns.items()}
-    return queue, pose(rest, [site], Jobs(ids=[*jobs.ids, *(f"usual {i}" for i in usual.ids)], **both), history.weights)
+    return queue, pose(rest, [site], Jobs(ids=[*jobs.ids, *usual.ids], **both), history.weights)
+
+
+def _usual(history: History, slot: int) -> Jobs:
+    """Return the arrivals to expect, those of the last week a week on; none where the week before foretold them badly."""
+    week = round(_WEEK_H / history.grid.slot_h)
+    past = (history.release > slot - week) & (history.release <= slot) & foretold(history, slot)
+    usual = history.jobs.take(np.flatnonzero(past).astype(np.int64))
+    later_ms = week * history.grid.slot_ms
+    return replace(
+        usual,
+        ids=[f"usual {name}" for name in usual.ids],
+        release_ms=usual.release_ms + later_ms,
+        deadline_ms=usual.deadline_ms + later_ms,
+    )
+
+
+def foretold(history: History, slot: int) -> bool:
+    """Return whether the week before would have foretold the GPU time asked for in the last one better than its mean.
+
+    In blocks of six hours, by squared error. Bursts that do not come again, kept room for, cost more than they help.
+    """
+    block = max(round(_BLOCK_H / history.grid.slot_h), 1)
+    blocks = round(_WEEK_H / _BLOCK_H)
+    span = 2 * blocks * block
+    if slot + 1 < span:
+        return False
+    asked = np.bincount(history.release, history.jobs.gpus * history.length, minlength=slot + 1)[: slot + 1]
+    before, last = asked[-span:].reshape(2, blocks, block).sum(2)
+    return bool(((last - before) ** 2).sum() < ((last - last.mean()) ** 2).sum())
