@@ -117,15 +117,40 @@ class Book:
             accepted += rows.height
         self.readings.table.commit()
         for table, rows in zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), strict=True):
-            if rows.height:
-                self.state.mark_stale(self._touched(rows))
+            new = self._new_signals(intake) if table is self.signals_table else rows
+            if new.height:
+                self.state.mark_stale(self._touched(new))
                 if table is self.allocations_table:
-                    self.state.mark_stale(self._guesses_touched(rows))
-                table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
-                table.commit()
-                accepted += rows.height
+                    self.state.mark_stale(self._guesses_touched(new))
+                table.write(new.select(table.spec.schema.names()).sort("start_ms"))
+            table.commit()
+            accepted += new.height
         self.state.log_import(intake.source, now_ms, accepted, refused)
         return refused
+
+    def _new_signals(self, intake: Intake) -> pl.DataFrame:
+        """Return the signal rows that the book has to add; stage the removal of those that they replace.
+
+        A row that comes again as it was stays where it is, so that nothing is attributed anew for it. Files that hold
+        rows to be replaced are written anew without them.
+        """
+        rows, old = intake.signals.select(SIGNALS.schema.names()), self.signals_table
+        if not intake.replaces:
+            return rows
+        named, start = pl.col("signal"), pl.col("start_ms")
+        spans = [(named == s) & (start >= a) & (start < b) for s, a, b in intake.replaces]
+        stood = old.scan().filter(pl.any_horizontal(spans)).collect()
+        gone = stood.join(rows, on=rows.columns, how="anti")
+        if gone.height:
+            self.state.mark_stale(self._touched(gone))
+            for file in old.files():
+                held = pl.read_parquet(old.root / file.path)
+                kept = held.join(gone, on=rows.columns, how="anti")
+                if kept.height < held.height:
+                    old.drop([file])
+                    if kept.height:
+                        old.write(kept)
+        return rows.join(stood, on=rows.columns, how="anti")
 
     def _by_day(self, intake: Intake, refused: list[Reject]) -> Iterable[tuple[Partition, pl.DataFrame]]:
         """Yield an intake's readings by site and local day; readings of unknown meters are refused."""
