@@ -161,10 +161,7 @@ def sites_of(
 def mean_over(signal: Signal, grid: Grid) -> Floats:
     """Return the mean of a signal over each slot, (slots,); NaN where a part of the slot has no value."""
     slots = grid.start_ms + grid.slot_ms * np.arange(grid.slots + 1, dtype=np.int64)
-    inside = (signal.breaks_ms > slots[0]) & (signal.breaks_ms < slots[-1])
-    edges = np.unique(np.concatenate((slots, signal.breaks_ms[inside])))
-    weighed = signal.at(edges[:-1]) * np.diff(edges)
-    return np.asarray(np.add.reduceat(weighed, np.searchsorted(edges, slots[:-1])) / grid.slot_ms, np.float64)
+    return signal.means(slots)
 
 
 def read_queue(path: Path, grid: Grid) -> tuple[list[Job], list[Reject]]:

@@ -100,6 +100,14 @@ class Signal:
         edges_ms = self._edges_ms(start_ms, end_ms)
         return int(np.diff(edges_ms)[np.isnan(self.at(edges_ms[:-1]))].sum())
 
+    def means(self, edges_ms: Int64s) -> Float64s:
+        """Return the mean over each stretch between rising instants, (n − 1,); NaN where a part has no value."""
+        inside = (self.breaks_ms > edges_ms[0]) & (self.breaks_ms < edges_ms[-1])
+        cuts_ms = np.unique(np.concatenate((edges_ms, self.breaks_ms[inside])))
+        weighed = self.at(cuts_ms[:-1]) * np.diff(cuts_ms)
+        first = np.searchsorted(cuts_ms, edges_ms[:-1])
+        return np.asarray(np.add.reduceat(weighed, first) / np.diff(edges_ms), np.float64)
+
     def integrate(self, curve: Curve) -> float:
         """Return ∫ signal dE over the curve, in the signal's numerator (g, EUR, L).
 

@@ -16,7 +16,6 @@ from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, Reject, SignalInfo
 from wattkeeper.core.schema import SIGNALS
 
-
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -40,7 +39,11 @@ class Stretch:
 class Publisher(Protocol):
     """Who publishes a signal. One is made for each signal that is fetched."""
 
-    info: SignalInfo
+    @property
+    def info(self) -> SignalInfo:
+        """What is known of the signal; a version or currency that answers tell stands in it after the first."""
+        ...
+
     chunk_ms: int
     """Longest span that one request may ask for [ms]."""
     revised_ms: int

@@ -112,7 +112,12 @@ class Web:
         self._client.close()
 
     def get(
-        self, path: str, params: Mapping[str, str] | None = None, *, auth: tuple[str, str] | None = None, good: Sequence[int] = ()
+        self,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        *,
+        auth: tuple[str, str] | None = None,
+        good: Sequence[int] = (),
     ) -> httpx.Response:
         """Return an answer whose status is a success or one of `good`. Raises SourceError that says what went wrong."""
         self._wait()

@@ -34,7 +34,9 @@ class ElectricityMaps:
     def _info(self, currency: str) -> SignalInfo:
         if self.kind == "price":
             unit = f"{currency}/kWh"
-            return SignalInfo(f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", "v3", "day-ahead")
+            return SignalInfo(
+                f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", "v3", "day-ahead"
+            )
         boundary = self._config.boundary
         return SignalInfo(
             f"intensity:{self.zone}:electricitymaps:{boundary}", "intensity", "g/kWh", "Electricity Maps", "v3",
