@@ -11,7 +11,7 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import imports
+from wattkeeper.cli import grid, imports
 from wattkeeper.cli.attribute import attribute
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
@@ -51,6 +51,7 @@ app.command("job")(job)
 app.command("meters")(meters)
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
+app.add_typer(grid.app, name="grid")
 app.command("demo")(demo)
 
 
