@@ -32,7 +32,7 @@ def quantiles(point: Floats, errors: Floats, levels: Sequence[float] = LEVELS, *
         known = np.sort(near[~np.isnan(near)])
         if len(known):
             found[:, h] = point[h] + known[[_rank(level, len(known)) for level in levels]]
-    return np.maximum(found, floor)
+    return np.asarray(np.maximum(found, floor), np.float64)
 
 
 def _rank(level: float, n: int) -> int:
