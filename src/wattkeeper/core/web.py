@@ -98,7 +98,7 @@ class Web:
         )
         self._client = httpx.Client(
             base_url=config.url.rstrip("/") + "/",
-            transport=httpx_retries.RetryTransport(httpx.HTTPTransport(), retry),
+            transport=httpx_retries.RetryTransport(httpx.HTTPTransport(verify=config.url.startswith("https")), retry),
             headers={"Accept-Encoding": "gzip", **(headers or {})},
             params=dict(params or {}),
             timeout=config.timeout_s,

@@ -42,8 +42,9 @@ class Link:
     def json(self, path: str, params: Mapping[str, str]) -> Any:
         """Return the value of an answer. Raises SourceError."""
         if not self._left:
-            token = self.web.json("login", auth=self._auth).get("token")
-            if not token:
+            answer = self.web.json("login", auth=self._auth)
+            token = answer.get("token") if isinstance(answer, dict) else None
+            if not isinstance(token, str):
                 raise SourceError("WattTime gives no token. Check user and password.")
             self.web.let_in({"Authorization": f"Bearer {token}"}, [token])
             self._left = LASTS
