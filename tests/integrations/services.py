@@ -84,7 +84,12 @@ def electricitymaps(path: str, params: dict[str, str], _headers: dict[str, str])
             row |= {"value": value_at(t), "unit": "EUR/MWh", "source": "nordpool.com"}
         else:
             kind = params["emissionFactorType"]
-            row |= {"carbonIntensity": value_at(t), "emissionFactorType": kind, "isEstimated": False, "estimationMethod": None}
+            row |= {
+                "carbonIntensity": value_at(t),
+                "emissionFactorType": kind,
+                "isEstimated": False,
+                "estimationMethod": None,
+            }
         rows.append(row)
     return json.dumps({"zone": params["zone"], "temporalGranularity": "hourly", "data": rows})
 
@@ -94,7 +99,11 @@ def watttime(path: str, params: dict[str, str], _headers: dict[str, str]) -> str
     if path == "/login":
         return json.dumps({"token": "t0k3n"})
     points = [
-        {"point_time": moment(t, "%Y-%m-%dT%H:%M:%S+00:00"), "value": value_at(t) / 0.45359237, "last_updated": moment(t)}
+        {
+            "point_time": moment(t, "%Y-%m-%dT%H:%M:%S+00:00"),
+            "value": value_at(t) / 0.45359237,
+            "last_updated": moment(t),
+        }
         for t in hours(ms(params["start"]), ms(params["end"]) + 1, 300_000)
     ]
     meta = {
@@ -173,11 +182,15 @@ def price_series(auction: int, body: str, *, curve: str = "A03", unit: str = "MW
     """Return a TimeSeries of prices."""
     place = f"<classificationSequence_AttributeInstanceComponent.position>{auction}"
     place += "</classificationSequence_AttributeInstanceComponent.position>"
-    units = f"<currency_Unit.name>{currency}</currency_Unit.name><price_Measure_Unit.name>{unit}</price_Measure_Unit.name>"
+    units = (
+        f"<currency_Unit.name>{currency}</currency_Unit.name><price_Measure_Unit.name>{unit}</price_Measure_Unit.name>"
+    )
     return f"<TimeSeries><mRID>{auction}</mRID>{place}{units}<curveType>{curve}</curveType>{body}</TimeSeries>"
 
 
-def type_series(code: str, body: str, *, unit: str = "MAW", curve: str = "A01", domain: str = "inBiddingZone_Domain") -> str:
+def type_series(
+    code: str, body: str, *, unit: str = "MAW", curve: str = "A01", domain: str = "inBiddingZone_Domain"
+) -> str:
     """Return a TimeSeries of generation of a type."""
     where = f'<{domain}.mRID codingScheme="A01">10Y1001A1001A83F</{domain}.mRID>'
     units = f"<quantity_Measure_Unit.name>{unit}</quantity_Measure_Unit.name><curveType>{curve}</curveType>"

@@ -140,7 +140,9 @@ def test_a_service_that_keeps_failing_is_one_sentence(case, service):
         publisher(case, service).read(NOW, NOW + HOUR)
 
 
-@pytest.mark.parametrize("text", ['{"data": [{"datetime": "2026-10-', "<TimeSeries><Period>", "", "{}", "[]", "null", "7"])
+@pytest.mark.parametrize(
+    "text", ['{"data": [{"datetime": "2026-10-', "<TimeSeries><Period>", "", "{}", "[]", "null", "7"]
+)
 def test_an_answer_that_breaks_off_is_a_fault(case, service, text):
     """Truncated or foreign JSON and XML give one sentence, never a value."""
     service.faults = [(200, {}, text)] * 2
@@ -153,10 +155,14 @@ def test_a_failed_request_moves_nothing(case, service):
     one = publisher(case, service, retries=0)
     seen, cursor = [], []
     source = SpanSource(one, [(NOW, NOW + one.chunk_ms), (NOW + one.chunk_ms, NOW + 2 * one.chunk_ms)], cursor.append)
-    with pytest.raises(SourceError):
+
+    def read() -> None:
         for intake in source.read():
             seen.append(intake.signals.height)
             service.faults = [(500, {}, "down")]
+
+    with pytest.raises(SourceError):
+        read()
 
     assert len(seen) == 1
     assert seen[0] > 0
@@ -165,8 +171,8 @@ def test_a_failed_request_moves_nothing(case, service):
 
 def test_requests_keep_their_pace(case, service, monkeypatch):
     """With 3 s between requests the second waits for what is left of them."""
-    slept, clock = [], SimpleNamespace(monotonic=lambda: 100.0, sleep=lambda s: slept.append(s))
-    monkeypatch.setattr(web, "time", clock)
+    slept: list[float] = []
+    monkeypatch.setattr(web, "time", SimpleNamespace(monotonic=lambda: 100.0, sleep=slept.append))
     one = publisher(case, service, pace_s=3.0)
     one.read(NOW, NOW + HOUR)
     one.read(NOW, NOW + HOUR)

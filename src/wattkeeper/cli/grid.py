@@ -61,12 +61,12 @@ def fetch(
         common.print_json(
             {
                 "signal": info.id, "unit": info.unit, "provider": info.provider, "version": info.version,
-                "method": info.method, "asked": asked, "rows": done.kept, "refused": [r.reason for r in done.refused],
+                "method": info.method, "asked": asked, "rows": done.rows, "refused": [r.reason for r in done.refused],
             }
         )  # fmt: skip
     else:
         told_of = ", ".join(w for w in (info.provider, info.method, info.unit) if w)
-        typer.echo(f"{info.id}: {done.kept:,} new rows ({told_of}).")
+        typer.echo(f"{info.id}: {done.rows:,} values came ({told_of}).")
         for span in asked:
             typer.echo(f"  asked for {span['start']} to {span['end']}")
         for reject in done.refused:

@@ -24,11 +24,11 @@ GROUP = "wattkeeper.signals"
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch did. requests is the number of chunks read; asked the spans [ms]."""
+    """What a fetch did. asked: the spans [ms]; rows: how many values came, those that the book had already included."""
 
     info: SignalInfo
     asked: tuple[tuple[int, int], ...]
-    kept: int
+    rows: int
     refused: tuple[Reject, ...]
 
 
@@ -90,7 +90,9 @@ def fetch(
     elif reached_ms is None:
         raise ConfigError(f"{signal} was never fetched into this book. Give --from the first time.")
     else:
-        spans = [(reached_ms - publisher.revised_ms, until_ms)]
+        rows = book.signal_rows(signal)
+        first_ms = reached_ms if rows.is_empty() else int(rows["start_ms"].min())  # type: ignore[arg-type]
+        spans = [(max(reached_ms - publisher.revised_ms, first_ms), until_ms)]
     spans = [(a, b) for a, b in spans if a < b]
 
     def advance(position_ms: int) -> None:
@@ -100,8 +102,8 @@ def fetch(
 
     source = SpanSource(publisher, spans, advance)
     known = book.state.signal_infos().get(signal)
-    kept, refused = take(book, _Alike(source, known, now_ms), now_ms, progress)
-    return Fetched(publisher.info, tuple(spans), kept, tuple(refused))
+    came, refused = take(book, _Alike(source, known, now_ms), now_ms, progress)
+    return Fetched(publisher.info, tuple(spans), came, tuple(refused))
 
 
 def _up(time_ms: int) -> int:

@@ -59,7 +59,7 @@ class Eia:
             mix[kind] = Signal(breaks_ms, power, self.info)
         edges, values, lacking = intensity_of_mix(mix, self._config.boundary)
         found = Stretch.of(edges, values)
-        found.refused = told(lacking, "a fuel that others hours have is missing; the hour stays a gap")
+        found.refused = told(lacking, "a fuel that other hours have is missing; the hour stays a gap")
         return found
 
     def _rows(self, start_ms: int, end_ms: int) -> list[dict[str, Any]]:
