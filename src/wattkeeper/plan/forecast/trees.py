@@ -17,7 +17,7 @@ _TARGETS = 12
 _FIRST = 4 * WEEK
 _PARAMETERS = {
     "objective": "l1", "learning_rate": 0.05, "num_leaves": 31, "min_data_in_leaf": 50, "feature_fraction": 0.7,
-    "bagging_fraction": 0.7, "bagging_freq": 1, "seed": 1, "deterministic": True, "verbose": -1, "num_threads": 2,
+    "bagging_fraction": 0.7, "bagging_freq": 1, "seed": 1, "deterministic": True, "verbose": -1, "num_threads": 1,
 }  # fmt: skip
 _ROUNDS = 300
 
@@ -55,7 +55,7 @@ def _fit(history: Floats, hours: int) -> Predict:
         now = filled(known)
         here = np.full(hours, len(now))
         x, level = _features(now, here, np.arange(hours), end=length)
-        return np.asarray(booster.predict(x, num_threads=2) + level, np.float64)
+        return np.asarray(booster.predict(x, num_threads=1) + level, np.float64)
 
     return predict
 
