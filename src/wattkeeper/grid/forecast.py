@@ -141,10 +141,10 @@ def backtest(
     rolled = _roll_all(series, models, hours, days + WARM_DAYS, progress)
     taken, picks = chosen(rolled)
     floor = -np.inf if hourly.info.kind == "price" else 0.0
-    told = rolled_quantiles(taken, levels, floor=floor)
+    told = rolled_quantiles(rolled, picks, levels, floor=floor)
     scored = slice(-days, None) if len(taken.origins) > WARM_DAYS else slice(None)
     every = [_cut(r, scored) for r in (*rolled, taken)]
-    names = picks[scored]
+    names = [models[p].name for p in picks[scored]]
     first_ms = hourly.end_ms - (len(series) - int(every[0].origins[0])) * MS_PER_HOUR
     return Backtest(
         hourly.info, first_ms, hourly.end_ms, len(every[0].origins),

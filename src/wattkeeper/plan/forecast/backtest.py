@@ -78,9 +78,9 @@ def best(rolled: Sequence[Rolled], origin: int, days: int = 56) -> int:
     return int(np.argmin(means))
 
 
-def chosen(rolled: Sequence[Rolled]) -> tuple[Rolled, list[str]]:
-    """Return the forecasts of the model that was best so far at each origin, and its name there."""
+def chosen(rolled: Sequence[Rolled]) -> tuple[Rolled, list[int]]:
+    """Return the forecasts of the model that was best so far at each origin, and which it was."""
     first = rolled[0]
     picks = [best(rolled, int(o)) for o in first.origins]
     made = np.stack([rolled[p].made[i] for i, p in enumerate(picks)]) if picks else first.made
-    return Rolled("chosen", first.origins, made, first.came), [rolled[p].model for p in picks]
+    return Rolled("chosen", first.origins, made, first.came), picks

@@ -42,10 +42,16 @@ def _rank(level: float, n: int) -> int:
     return max(int(np.floor(level * (n + 1))), 1) - 1
 
 
-def rolled_quantiles(rolled: Rolled, levels: Sequence[float] = LEVELS, *, floor: float = -np.inf) -> Floats:
-    """Return the quantiles that would have been told at each origin, (origins, levels, hours); NaN before any error."""
-    found = []
-    for i, origin in enumerate(rolled.origins):
-        before = rolled.known_at(int(origin))[:i]
-        found.append(quantiles(rolled.made[i], before, levels, floor=floor))
-    return np.stack(found) if found else np.empty((0, len(levels), rolled.made.shape[1]))
+def rolled_quantiles(
+    rolled: Sequence[Rolled], picks: Sequence[int], levels: Sequence[float] = LEVELS, *, floor: float = -np.inf
+) -> Floats:
+    """Return the quantiles that would have been told at each origin, (origins, levels, hours); NaN before any error.
+
+    picks: which model was used at each origin; its own errors until then make its quantiles.
+    """
+    found = np.empty((len(picks), len(levels), rolled[0].made.shape[1]))
+    for i, pick in enumerate(picks):
+        one = rolled[pick]
+        before = one.known_at(int(one.origins[i]))[:i]
+        found[i] = quantiles(one.made[i], before, levels, floor=floor)
+    return found
