@@ -86,6 +86,9 @@ def _show(found: Outlook, most: int) -> None:
     for site, infos in found.signals.items():
         told = ", ".join(filter(None, (infos["intensity"].provider, infos["intensity"].method)))
         out.print(f"{site}: intensity {infos['intensity'].id}{f' ({told})' if told else ''}", style="dim")
+        for kind in ("intensity forecast", "price forecast"):
+            if kind in infos:
+                out.print(f"{site}: {kind} {infos[kind].id} ({infos[kind].version})", style="dim")
     out.print()
     out.print(_jobs(found, most))
     for line in (x for x in found.lines if x.planned is None):

@@ -17,6 +17,9 @@ from wattkeeper.core.units import MJ_PER_KWH
 Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 
+FORECAST = ":forecast"
+"""Follows the id of a signal in the id of its forecasts."""
+
 _ALWAYS_MS = 2**61
 """A constant signal holds this long before and after 1970 [ms]."""
 

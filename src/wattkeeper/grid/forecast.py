@@ -13,9 +13,10 @@ from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, SignalInfo
 from wattkeeper.core.schema import SIGNALS
+from wattkeeper.core.signal import FORECAST
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.grid.published import carboncast_mape_pct
-from wattkeeper.grid.series import FORECAST, Hourly
+from wattkeeper.grid.series import Hourly
 from wattkeeper.plan.forecast.backtest import Rolled, best, chosen, origins_of, roll
 from wattkeeper.plan.forecast.conformal import LEVELS, quantiles, rolled_quantiles
 from wattkeeper.plan.forecast.models import MODELS, Model
@@ -31,7 +32,7 @@ PAST_DAYS = 3 * 366
 """Past that models learn from."""
 STALE_HOURS = 72
 """A signal that ends longer ago than this is fetched first, not forecast."""
-WARM_DAYS = 30
+WARM_DAYS = 90
 """Origins before the scored ones, from which the first choice and the first quantiles come."""
 
 

@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import SignalInfo
-from wattkeeper.core.signal import Signal
+from wattkeeper.core.signal import FORECAST, Signal
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.lake.book import Book
-
-FORECAST = ":forecast"
-"""Follows the id of a signal in the id of its forecasts."""
 
 
 @dataclass(frozen=True, slots=True)

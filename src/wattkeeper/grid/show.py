@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from wattkeeper.core.clock import iso
 from wattkeeper.core.roles import SignalInfo
+from wattkeeper.core.signal import FORECAST
 from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.grid.forecast import Backtest, Forecast
-from wattkeeper.grid.series import FORECAST, Hourly, read_hourly
+from wattkeeper.grid.series import Hourly, read_hourly
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.forecast.scores import blocks
 from wattkeeper.plan.forecast.series import DAY
