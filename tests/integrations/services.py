@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
+from wattkeeper.core.spans import Publisher
+
 KEY = "s3cr3t-k3y"
 HOUR = 3_600_000
 NOW = 1_790_812_800_000  # 2026-10-01T00:00Z
@@ -21,6 +23,7 @@ class FakeService:
     def __init__(self, answer: Callable[[str, dict[str, str], dict[str, str]], str]) -> None:
         self.faults: list[Answer] = []
         self.asked: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self.kept: list[Publisher] = []
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,8 +53,15 @@ class FakeService:
         return self
 
     def __exit__(self, *_fault: object) -> None:
+        for publisher in self.kept:
+            publisher.close()
         self.server.shutdown()
         self.server.server_close()
+
+    def keep(self, publisher: Publisher) -> Publisher:
+        """Return a publisher that is closed with the service."""
+        self.kept.append(publisher)
+        return publisher
 
 
 def moment(time_ms: int, form: str = "%Y-%m-%dT%H:%M:%S.000Z") -> str:

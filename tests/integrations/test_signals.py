@@ -51,7 +51,7 @@ def service(case):
 
 
 def publisher(case, service, kind="intensity", **config):
-    return providers()[case.name](case.zone, kind, {"url": service.url, **QUICK, **config})
+    return service.keep(providers()[case.name](case.zone, kind, {"url": service.url, **QUICK, **config}))
 
 
 def at_now(found) -> float:

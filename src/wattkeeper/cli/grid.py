@@ -30,7 +30,7 @@ COLUMNS = 70
 @app.command("fetch")
 def fetch(
     zone: str = ZONE,
-    provider: str = typer.Option(..., help="electricitymaps, watttime, ukgrid, entsoe or eia."),
+    provider: str = typer.Option(..., help="electricitymaps, watttime, ukgrid, entsoe, eia or prometheus."),
     book: Path = common.BOOK,
     kind: str = KIND,
     start: str = typer.Option("", "--from", help="From this time (ISO 8601, UTC); needed the first time only."),

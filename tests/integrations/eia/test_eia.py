@@ -22,7 +22,7 @@ def service(monkeypatch):
 
 
 def make(service, **config):
-    return provider("CISO", "intensity", {"url": service.url, "pace_s": 0, "retries": 0, **config})
+    return service.keep(provider("CISO", "intensity", {"url": service.url, "pace_s": 0, "retries": 0, **config}))
 
 
 def answer(*rows, total=None):

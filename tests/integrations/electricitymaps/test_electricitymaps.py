@@ -21,7 +21,7 @@ def service(monkeypatch):
 
 
 def make(service, kind="intensity", **config):
-    return provider("DE", kind, {"url": service.url, "pace_s": 0, "retries": 0, **config})
+    return service.keep(provider("DE", kind, {"url": service.url, "pace_s": 0, "retries": 0, **config}))
 
 
 def row(hour, value, **more):

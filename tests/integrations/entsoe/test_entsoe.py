@@ -31,7 +31,7 @@ def service(monkeypatch):
 
 
 def make(service, zone="DE-LU", kind="price", **config):
-    return provider(zone, kind, {"url": service.url, "pace_s": 0, "retries": 0, **config})
+    return service.keep(provider(zone, kind, {"url": service.url, "pace_s": 0, "retries": 0, **config}))
 
 
 def prices(points, *, end=NOW + 3 * HOUR, resolution="PT60M", auction=1, **more):

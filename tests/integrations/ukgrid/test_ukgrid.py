@@ -20,7 +20,7 @@ def service():
 
 
 def make(service):
-    return provider("GB", "intensity", {"url": service.url, "pace_s": 0, "retries": 0})
+    return service.keep(provider("GB", "intensity", {"url": service.url, "pace_s": 0, "retries": 0}))
 
 
 def test_what_is_asked(service):

@@ -24,7 +24,7 @@ def service(monkeypatch):
 
 
 def make(service, **config):
-    return provider("CAISO_NORTH", "intensity", {"url": service.url, "pace_s": 0, "retries": 0, **config})
+    return service.keep(provider("CAISO_NORTH", "intensity", {"url": service.url, "pace_s": 0, "retries": 0, **config}))
 
 
 def body(value=1000, **meta):
