@@ -40,6 +40,9 @@ DAYS_AT_ONCE = 5
 AHEAD = 3
 """Pieces whose readings are being worked on while one is written."""
 
+WRITES_AT_ONCE = 8
+"""Files of the ledger, about two pieces, that may wait to be written: on a slow disk memory does not grow."""
+
 PIECE_FILES = ("head-", "tail-")
 """How names of ledger files begin, by piece."""
 
@@ -117,7 +120,7 @@ class SiteRun:
         self.idle_ppm = round(book.site_file.policy.idle_utilisation * PPM)
         self.files = self._files()
         self.stale = book.state.stale_spans(site.id)
-        self.writes: list[Future[DataFile]] = []
+        self.writes: deque[Future[DataFile]] = deque()
         self._indexes: dict[str, DayIndex] = {}
         self._codes: dict[Piece, Int64s] = {}
         self._opened: dict[str, DayFile] = {}
@@ -393,6 +396,8 @@ class SiteRun:
         if going.old is not None:  # as they would stand had all units been made now
             lines = lines.ordered(self.layout, self._upper)
         frames = to_tables(lines, window, going.held.jobs, self.valued)
+        while len(self.writes) > WRITES_AT_ONCE:
+            self.writes.popleft().result()
         for name, table in self.book.ledger.items():
             table.drop(self._written.get((name, going.piece), []))
             if frames[name].num_rows:

@@ -59,7 +59,8 @@ class AssetConfig(_Table):
     remainder: Literal["", "jobs", "overhead", "unaccounted"] = Field(
         "",
         description="Account of what its meter shows beyond its parts. "
-        "Default: jobs for a node, overhead for a site, unaccounted for halls and racks.",
+        "A node: jobs (default) or overhead. A site: overhead (default) or unaccounted. A hall or rack: unaccounted "
+        "(default) or overhead.",
     )
     slice: float = Field(1.0, gt=0, le=1, description="For a MIG instance: the part of the GPU it is.")
     embodied_kg: float | None = Field(None, ge=0, description="Manufacturing carbon [kg CO2e].")
@@ -99,6 +100,9 @@ class MeterConfig(_Table):
     wrap_mj: int = Field(0, ge=0, description="Where the counter returns to 0 [mJ]; 0 if it never does.")
     interval_ms: int = Field(0, ge=0, description="Time one energy_interval value covers, ending at its stamp [ms].")
     max_gap_ms: int = Field(300_000, gt=0, description="A longer step between two readings is a gap [ms].")
+    resolution_mj: int = Field(
+        0, ge=0, description="Smallest step of a counter [mJ]: 360000000 for one that counts 0.1 kWh; 0 if unknown."
+    )
 
 
 class CsvConfig(_Table):

@@ -59,6 +59,9 @@ parent = "r1"
 cpus = 128
 gpus = 8
 gpu_model = "simulated 700 W GPU"
+gpu_embodied_kg = 164
+node_embodied_kg = 1215
+embodied_source = "GPU: NVIDIA HGX H100 PCF summary, 1312 kg for eight. Server: median of 48 vendors' PCFs."
 
 [[nodes]]
 names = "n[09-16]"
@@ -66,6 +69,9 @@ parent = "r2"
 cpus = 128
 gpus = 8
 gpu_model = "simulated 700 W GPU"
+gpu_embodied_kg = 164
+node_embodied_kg = 1215
+embodied_source = "GPU: NVIDIA HGX H100 PCF summary, 1312 kg for eight. Server: median of 48 vendors' PCFs."
 {mig}
 [csv.gpu]
 kind = "readings"

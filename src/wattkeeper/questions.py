@@ -17,7 +17,8 @@ from wattkeeper.core.units import MJ_PER_KWH, MS_PER_HOUR
 from wattkeeper.footprint import embodied
 from wattkeeper.lake.book import Book
 from wattkeeper.ledger.tables import VALUED
-from wattkeeper.report.statement import Period, Sources, Statement, build, uncertainty_mj
+from wattkeeper.report import uncertainty
+from wattkeeper.report.statement import Period, Sources, Statement, build
 from wattkeeper.valuing import signal_of
 
 
@@ -31,9 +32,10 @@ class JobAccount:
 
 def job(book: Book, job_id: str) -> JobAccount:
     """Return one job's energy. Raises UnknownNameError when the book has no job of that id, or it drew nothing."""
-    lines = book.postings.scan().filter(pl.col("job_id") == pl.lit(job_id))
     columns = ("energy_mj", "imputed_mj", "held_ms", "covered_ms", "carbon_g", "cost", "water_l")
-    assets = lines.group_by("asset", "account").agg(pl.col(columns).sum()).sort("asset", "account").collect()
+    every = book.postings.scan()
+    lines = every.filter(pl.col("job_id") == pl.lit(job_id)).collect()
+    assets = lines.group_by("asset", "account").agg(pl.col(columns).sum()).sort("asset", "account")
     jobs = book.jobs()
     known = jobs.filter(pl.col("job_id") == job_id)
     if not known.height and not assets.height:
@@ -41,18 +43,37 @@ def job(book: Book, job_id: str) -> JobAccount:
     facts: dict[str, Any] = dict.fromkeys(JOBS.schema.names()) | (known.to_dicts() or [{}])[0]
     totals = assets.select(pl.col(columns).sum()).to_dicts()[0]
     valued = {v: totals[v] if signal else None for v, signal in _valued(book).items()}
-    idle = assets.filter(pl.col("account") == "held_idle")["energy_mj"].sum()
-    return JobAccount(
-        facts
-        | totals
-        | valued
-        | {
-            "coverage": totals["covered_ms"] / totals["held_ms"] if totals["held_ms"] else None,
-            "held_idle_mj": idle,
-            "uncertainty_mj": uncertainty_mj(assets, book.meters()),
-        },
-        assets,
+    own = {
+        "coverage": totals["covered_ms"] / totals["held_ms"] if totals["held_ms"] else None,
+        "held_idle_mj": assets.filter(pl.col("account") == "held_idle")["energy_mj"].sum(),
+        "uncertainty_mj": _uncertainty_mj(book, lines),
+        "embodied_g": _embodied_g(book, lines),
+    }
+    return JobAccount(facts | totals | valued | own, assets)
+
+
+def _uncertainty_mj(book: Book, lines: pl.DataFrame) -> float | None:
+    """Return the standard uncertainty of one job's lines together [mJ], among all lines of its units and hours."""
+    if not lines.height:
+        return None
+    beside = pl.col("unit").is_in(lines["unit"].unique().to_list()) & pl.col("hour_ms").is_in(
+        lines["hour_ms"].unique().to_list()
     )
+    sums = uncertainty.WEIGHT, pl.col("held_ms", "imputed_mj").sum()
+    whole = book.postings.scan().filter(beside).group_by("site", "asset").agg(*sums).collect()
+    hours = book.meter_hours.scan().filter(beside & pl.col("primary"))
+    meters = uncertainty.instruments(hours, book.meters(), book.tree())
+    parts = lines.group_by("job_id", "site", "asset").agg(*sums)
+    return float(uncertainty.of_parts(parts, ["job_id"], whole, meters)["uncertainty_mj"].item())
+
+
+def _embodied_g(book: Book, lines: pl.DataFrame) -> float | None:
+    """Return what making the hardware emitted, for the time one job held it [g]; None where no asset says."""
+    if not lines.height:
+        return None
+    start_ms, end_ms = int(lines["hour_ms"].min()), int(lines["hour_ms"].max()) + MS_PER_HOUR  # type: ignore[arg-type]
+    grams = _embodied(lines.lazy(), book.tree(), start_ms, end_ms)
+    return None if grams is None else float(grams.filter(pl.col("job_id").is_not_null())["embodied_g"].sum())
 
 
 def _valued(book: Book) -> dict[str, bool]:
@@ -123,10 +144,11 @@ def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
     ).sort("asset", "primary", "meter", descending=[False, True, False], nulls_last=True)
 
 
-def statement(book: Book, period: str | None = None, by: str = "job") -> Statement:
+def statement(book: Book, period: str | None = None, by: str = "job", *, full: bool = False) -> Statement:
     """Return the statement of a period (default: the whole ledger), from the table versions of the last attribution.
 
-    Raises ConfigError where the ledger is empty or the period or `by` is none.
+    full: with the full cost of each job, user or project. Raises ConfigError where the ledger is empty or the period or
+    `by` is none.
     """
     ledger = book.state.fact("ledger")
     start_ms, end_ms = span_ms(book, period)
@@ -135,42 +157,61 @@ def statement(book: Book, period: str | None = None, by: str = "job") -> Stateme
     versions: dict[str, int] = json.loads(ledger)
     within = pl.col("hour_ms").is_between(start_ms, end_ms, closed="left")
     postings = book.postings.scan(versions["postings"]).filter(within)
+    hours = book.meter_hours.scan(versions["meter_hours"]).filter(within & pl.col("primary"))
     findings = book.findings.scan(versions["findings"]).filter(
         pl.col("end_ms").is_between(start_ms, end_ms, closed="left")
     )
     tree = book.tree()
     sites = book.site_file.site
     signals = [s for site in sites for k in ("intensity", "price", "water", "pue") if (s := signal_of(book, site, k))]
+    metered_mj, by_pue_mj = _metered_mj(hours, postings, tree)
     sources = Sources(
         postings=postings,
+        hours=hours,
         jobs=book.jobs(),
         findings=findings.collect(),
         tree=tree,
         meters=book.meters(),
         sites=sites,
+        meter_mj=metered_mj + sum(by_pue_mj.values()),
+        by_pue_mj=by_pue_mj,
         signals=[s.info for s in signals],
         no_intensity=_no_intensity(book, postings),
-        embodied_g=_embodied(postings, tree, start_ms, end_ms),
+        embodied=_embodied(postings, tree, start_ms, end_ms),
         versions=versions,
-    )
-    metered_mj = _metered_mj(
-        book.meter_hours.scan(versions["meter_hours"]).filter(within & pl.col("primary")), postings, tree
     )
     zone = sites[0].timezone
     name = period or f"{day_of(start_ms, zone)} to {day_of(end_ms - 1, zone)}"
-    return build(sources, metered_mj, Period(name, start_ms, end_ms), by, title=book.site_file.name)
+    return build(sources, Period(name, start_ms, end_ms), by, title=book.site_file.name, full=full)
 
 
-def _metered_mj(hours: pl.LazyFrame, postings: pl.LazyFrame, tree: AssetTree) -> int:
-    """Return what the outermost meters measured, with what a PUE adds where no facility meter stands [mJ]."""
-    lines = hours.with_columns((pl.col("start_ms") + pl.col("spanned_ms")).alias("end_ms")).collect()
-    metered = set(lines["asset"].unique().to_list())
+def _metered_mj(hours: pl.LazyFrame, postings: pl.LazyFrame, tree: AssetTree) -> tuple[int, dict[str, int]]:
+    """Return what the outermost meters measured, and by site what a PUE adds where no facility meter stands [mJ]."""
+    outermost = hours.select("asset", "hour_ms", "start_ms", "spanned_ms", "energy_mj").collect()
+    metered = set(outermost["asset"].unique().to_list())
     pairs = [(a, up) for a in metered for up in tree.ancestors(a) if up in metered]
+    sites = [a.id for a in tree.assets.values() if a.kind == "site"]
+    by_pue = postings.filter((pl.col("account") == "overhead") & pl.col("asset").is_in(sites)).select(
+        "asset", "hour_ms", "start_ms", "energy_mj"
+    )
+    facility = outermost.lazy().filter(pl.col("asset").is_in(sites))
+    beyond = by_pue.join(facility, on=["asset", "hour_ms", "start_ms"], how="anti")
+    by_site = beyond.group_by("asset").agg(pl.col("energy_mj").sum()).collect()
+    if pairs:
+        outermost = outermost.join(_covered(outermost, pairs), on=["asset", "hour_ms", "start_ms"], how="anti")
+    return int(outermost["energy_mj"].sum()), dict(by_site.iter_rows())
+
+
+def _covered(lines: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
+    """Return the lines of meters that stand in another meter's asset while that is read: asset, hour_ms, start_ms."""
     inside = pl.DataFrame(pairs, schema={"asset": pl.String, "above": pl.String}, orient="row")
     above = lines.select(
-        pl.col("asset").alias("above"), "hour_ms", pl.col("start_ms").alias("from_ms"), pl.col("end_ms").alias("to_ms")
+        pl.col("asset").alias("above"),
+        "hour_ms",
+        pl.col("start_ms").alias("from_ms"),
+        (pl.col("start_ms") + pl.col("spanned_ms")).alias("to_ms"),
     )
-    covered = (
+    return (
         lines.select("asset", "hour_ms", "start_ms")
         .join(inside, on="asset")
         .join(above, on=["above", "hour_ms"])
@@ -178,34 +219,24 @@ def _metered_mj(hours: pl.LazyFrame, postings: pl.LazyFrame, tree: AssetTree) ->
         .select("asset", "hour_ms", "start_ms")
         .unique()
     )
-    outermost = lines.join(covered, on=["asset", "hour_ms", "start_ms"], how="anti")
-    sites = [a.id for a in tree.assets.values() if a.kind == "site"]
-    by_pue = (
-        postings.filter((pl.col("account") == "overhead") & pl.col("asset").is_in(sites))
-        .select("asset", "hour_ms", "start_ms", "energy_mj")
-        .collect()
-        .join(lines, on=["asset", "hour_ms", "start_ms"], how="anti")
-    )
-    return int(sum(outermost["energy_mj"].to_list()) + sum(by_pue["energy_mj"].to_list()))
 
 
 def _no_intensity(book: Book, postings: pl.LazyFrame) -> float:
     """Return the part of the energy in hours for which a site's intensity is unknown, by the time it is missing."""
     energy = postings.group_by("site", "hour_ms").agg(pl.col("energy_mj").sum()).collect()
-    total = missing = 0.0
+    missing = 0.0
     for site in book.site_file.site:
-        signal = signal_of(book, site, "intensity")
-        for hour_ms, energy_mj in energy.filter(pl.col("site") == site.id).select("hour_ms", "energy_mj").iter_rows():
-            total += energy_mj
-            share = signal.missing_ms(hour_ms, hour_ms + MS_PER_HOUR) / MS_PER_HOUR if signal else 1.0
-            missing += energy_mj * share
+        hour_ms, energy_mj = energy.filter(pl.col("site") == site.id).select("hour_ms", "energy_mj")
+        starts, signal = hour_ms.to_numpy(), signal_of(book, site, "intensity")
+        missing_ms = signal.missing_ms(starts, starts + MS_PER_HOUR) if signal else MS_PER_HOUR
+        missing += float((energy_mj.to_numpy() * (missing_ms / MS_PER_HOUR)).sum())
+    total = float(energy["energy_mj"].sum())
     return missing / total if total else 0.0
 
 
-def _embodied(postings: pl.LazyFrame, tree: AssetTree, start_ms: int, end_ms: int) -> dict[str, float]:
-    """Return embodied grams by account for the period; nothing where no asset says what making it cost."""
+def _embodied(postings: pl.LazyFrame, tree: AssetTree, start_ms: int, end_ms: int) -> pl.DataFrame | None:
+    """Return embodied grams by asset, account and job; None where no asset says what making it cost."""
     if not any(a.embodied_kg for a in tree.assets.values()):
-        return {}
+        return None
     columns = postings.select("asset", "account", "job_id", "held_ms").collect()
-    rows = embodied.allocate(columns, tree, start_ms=start_ms, end_ms=end_ms)
-    return dict(rows.group_by("account").agg(pl.col("embodied_g").sum()).iter_rows())
+    return embodied.allocate(columns, tree, start_ms=start_ms, end_ms=end_ms)

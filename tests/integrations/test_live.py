@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "rapl", "redfish"]
+NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "rapl", "redfish", "snmp"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -63,6 +63,7 @@ def absent(name, root):
     return {
         "redfish": {"url": f"http://127.0.0.1:{free_port()}", "asset": "n01"},
         "ipmi": network,
+        "snmp": {"host": "127.0.0.1", "port": free_port(), "asset": "n01", "timeout_s": 0.5},
         "amdsmi": {"node": "n01"},
     }.get(name, {"node": "n01", "path": root})
 

@@ -36,10 +36,10 @@ def statement(tmp_path) -> Statement:
 
 
 def test_totals_and_their_uncertainty(statement):
-    """1 kWh; a node and a GPU with ±5 %: 400 Wh × 5 %/√3 and 600 Wh × 5 %/√3 in quadrature are 20.8 Wh."""
+    """1 kWh from the node's own meter at ±5 %: 1000 Wh × 5 % / √3 = 28.9 Wh, however it divides inside."""
     assert statement.meter_mj == 3_600_000_000
     assert statement.residual_mj == 0
-    assert statement.uncertainty_mj / 3_600_000 == pytest.approx(((400 * 0.05) ** 2 / 3 + (600 * 0.05) ** 2 / 3) ** 0.5)
+    assert statement.uncertainty_mj / 3_600_000 == pytest.approx(1000 * 0.05 / 3**0.5)
     assert statement.total("carbon_g") == pytest.approx(300.0)
 
 

@@ -41,6 +41,8 @@ def job(
         f"{carbon(facts['carbon_g'])} CO2e, {amount(facts['cost'])}; "
         f"covered {percent(facts['coverage'])}, of it held idle {energy(facts['held_idle_mj'])}"
     )
+    if facts["embodied_g"] is not None:
+        out.print(f"Making the hardware it held emitted {carbon(facts['embodied_g'])}, for that time.", style="dim")
     if facts["scheduler_energy_j"] is not None:
         out.print(f"The scheduler itself says {energy(facts['scheduler_energy_j'] * 1000)}.", style="dim")
     table = Table(box=None, pad_edge=False, header_style="bold")

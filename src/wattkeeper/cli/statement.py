@@ -15,6 +15,9 @@ def statement(
     by: str = typer.Option(
         "job", "--by", help="Cut by job, user, project, node, rack, hall, site, account, hour or day."
     ),
+    full_cost: bool = typer.Option(
+        False, "--full-cost", help="By job, user or project: spread each hour's idle and overhead over its jobs too."
+    ),
     most: int = typer.Option(15, help="Rows of the breakdown that the terminal shows."),
     json: bool = common.JSON,
     csv: bool = typer.Option(False, "--csv", help="Print the breakdown as CSV."),
@@ -30,7 +33,7 @@ def statement(
 
     opened = common.open_book(book)
     with common.progress("reading the ledger"):
-        made = loop.statement(opened, period, by)
+        made = loop.statement(opened, period, by, full=full_cost)
     if json:
         from wattkeeper.report.tables import to_json
 

@@ -18,9 +18,13 @@ OVERHEAD_KINDS = frozenset({"cooling", "distribution", "facility"})
 QUANTITIES: tuple[str, ...] = ("energy_counter", "energy_interval", "power", "utilisation")
 """What a meter can report, best first: a joule counter, energy per interval, power samples; and utilisation."""
 
-REMAINDERS: tuple[str, ...] = ("jobs", "overhead", "unaccounted")
-
-DEFAULT_REMAINDER = {"node": "jobs", "site": "overhead"}
+REMAINDERS: dict[str, tuple[str, ...]] = {
+    "site": ("overhead", "unaccounted"),
+    **dict.fromkeys(("hall", "rack"), ("unaccounted", "overhead")),
+    **dict.fromkeys(("node", "cpu", "dram", "device"), ("jobs", "overhead")),
+}
+"""Accounts that may take what an asset's meter shows beyond its parts, by kind; the first one does by default. Nobody can
+tell which job a rack's rest is for: `wattkeeper statement --full-cost` spreads it."""
 
 MAX_POWER_W = {"gpu": 2_500.0, "cpu": 1_500.0, "dram": 500.0, "node": 30_000.0, "rack": 500_000.0}
 """Physical ceilings by kind, generous on purpose: a step above 1.2 × this is an instrument's fault, not energy.
@@ -32,7 +36,7 @@ class Asset:
     """Something that draws power.
 
     id: path-like and unique in the book, such as "n01/gpu3"; parent: id of what contains it, None for a site.
-    remainder: which account takes what this asset's meter shows beyond its parts ("" takes the kind's default).
+    remainder: which account takes what this asset's meter shows beyond its parts ("" takes the first of REMAINDERS).
     slice: for a MIG instance, the part of the GPU it is, 0 to 1.
     idle_power_w: at or below this a GPU counts as not working, where no utilisation is read.
     embodied_kg, lifetime_years: manufacturing carbon [kg CO2e] and the years it is spread over.
@@ -53,10 +57,9 @@ class Asset:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"Asset '{self.id}' has kind '{self.kind}'. Choose one of {', '.join(KINDS)}.")
-        if self.remainder and self.remainder not in REMAINDERS:
-            raise ConfigError(
-                f"Asset '{self.id}' has remainder '{self.remainder}'. Choose one of {', '.join(REMAINDERS)}."
-            )
+        if self.remainder and self.remainder not in REMAINDERS.get(self.kind, ()):
+            choice = f"Choose one of {', '.join(REMAINDERS[self.kind])}." if self.kind in REMAINDERS else "It has none."
+            raise ConfigError(f"Asset '{self.id}', a {self.kind}, has remainder '{self.remainder}'. {choice}")
         if (self.kind == "site") != (self.parent is None):
             raise ConfigError(
                 f"Asset '{self.id}' of kind '{self.kind}' "
@@ -71,7 +74,7 @@ class Asset:
     @property
     def remainder_account(self) -> str:
         """Account of what its meter shows beyond its parts."""
-        return self.remainder or DEFAULT_REMAINDER.get(self.kind, "unaccounted")
+        return self.remainder or REMAINDERS[self.kind][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Meter:
     rank: which source the books use where several measure one asset; lower wins, then the order of QUANTITIES.
     accuracy_pct: half-width of the maker's error band [% of reading]. wrap_mj: where the counter returns to 0.
     interval_ms: for energy_interval, the time one value covers, ending at its time stamp.
-    max_gap_ms: a longer step between readings is a gap.
+    max_gap_ms: a longer step between readings is a gap. resolution_mj: the smallest step of a counter; 0 where unknown.
     """
 
     id: str
@@ -95,6 +98,7 @@ class Meter:
     wrap_mj: int = 0
     interval_ms: int = 0
     max_gap_ms: int = 300_000
+    resolution_mj: int = 0
 
     def __post_init__(self) -> None:
         if self.quantity not in QUANTITIES:

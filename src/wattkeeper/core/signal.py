@@ -98,10 +98,20 @@ class Signal:
         inside = (place >= 0) & (place < len(self.values))
         return np.where(inside, self.values[np.clip(place, 0, len(self.values) - 1)], np.nan)
 
-    def missing_ms(self, start_ms: int, end_ms: int) -> int:
-        """Return how much of [start_ms, end_ms) has no value [ms]."""
-        edges_ms = self._edges_ms(start_ms, end_ms)
-        return int(np.diff(edges_ms)[np.isnan(self.at(edges_ms[:-1]))].sum())
+    def missing_ms(self, start_ms: Int64s | int, end_ms: Int64s | int) -> Int64s:
+        """Return how much of each stretch [start_ms, end_ms) has no value [ms]."""
+        missing: Int64s = np.subtract(end_ms, start_ms) - (self._known_ms(end_ms) - self._known_ms(start_ms))
+        return missing
+
+    def _known_ms(self, times_ms: Int64s | int) -> Int64s:
+        """Return for how long before each instant there was a value [ms]."""
+        if not len(self.values):
+            return np.zeros(np.shape(times_ms), np.int64)
+        spans_ms = np.where(np.isnan(self.values), 0, np.diff(self.breaks_ms))
+        before_ms = np.concatenate(([0], np.cumsum(spans_ms)[:-1]))
+        place = np.clip(np.searchsorted(self.breaks_ms, times_ms, side="right") - 1, 0, len(self.values) - 1)
+        known: Int64s = before_ms[place] + np.clip(times_ms - self.breaks_ms[place], 0, spans_ms[place])
+        return known
 
     def means(self, edges_ms: Int64s) -> Float64s:
         """Return the mean over each stretch between rising instants, (n − 1,); NaN where a part has no value."""

@@ -33,7 +33,7 @@ PAST_DAYS = 3 * 366
 STALE_HOURS = 72
 """A signal that ends longer ago than this is fetched first, not forecast."""
 WARM_DAYS = 90
-"""Origins before the scored ones, from which the first choice and the first quantiles come."""
+"""Origins before the scored ones, where there are any, from which the first choice and the first quantiles come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def backtest(
     taken, picks = chosen(rolled)
     floor = -np.inf if hourly.info.kind == "price" else 0.0
     told = rolled_quantiles(rolled, picks, levels, floor=floor)
-    scored = slice(-days, None) if len(taken.origins) > WARM_DAYS else slice(None)
+    scored = slice(-days, None)
     every = [_cut(r, scored) for r in (*rolled, taken)]
     names = [models[p].name for p in picks[scored]]
     first_ms = hourly.end_ms - (len(series) - int(every[0].origins[0])) * MS_PER_HOUR

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from wattkeeper import config
-from wattkeeper.core.assets import AssetTree, Meter
+from wattkeeper.core.assets import Asset, AssetTree, Meter
 from wattkeeper.core.clock import day_of, day_start_ms, next_day
 from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
@@ -102,14 +102,8 @@ class Book:
 
         Days that the batch touches are marked before it is committed: a crash in between costs a look, not a number.
         """
-        parent = self.site_file.parent_of_new_nodes if any(a.parent == "" for a in intake.assets) else ""
-        self.state.register(
-            (a if a.parent != "" else replace(a, parent=parent) for a in intake.assets),
-            intake.meters,
-            intake.signal_infos,
-        )
-        self.tree()
         refused = list(intake.rejects)
+        self.state.register(self._placed(intake, refused), intake.meters, intake.signal_infos)
         accepted = 0
         for part, rows in self._by_day(intake, refused):
             self.readings.append(rows, part)
@@ -151,6 +145,26 @@ class Book:
                     if kept.height:
                         old.write(kept)
         return rows.join(stood, on=rows.columns, how="anti")
+
+    def _placed(self, intake: Intake, refused: list[Reject]) -> list[Asset]:
+        """Return an intake's new assets that have a place in the book; the others are refused.
+
+        Raises ConfigError where one leaves its place open and the site file does too.
+        """
+        known = set(self.tree().assets)
+        new = [a for a in intake.assets if a.id not in known]
+        fitting: list[Asset] = []
+        while new:
+            ready = [a for a in new if a.parent in known or not a.parent]
+            if not ready:
+                break
+            fitting += [replace(a, parent=self.site_file.parent_of_new_nodes) if a.parent == "" else a for a in ready]
+            known |= {a.id for a in ready}
+            new = [a for a in new if a.id not in known]
+        for a in new:
+            why = f"asset '{a.id}' stands in '{a.parent}', which the book does not have: declare it in the site file"
+            refused.append(Reject(intake.source, 0, why))
+        return fitting
 
     def _by_day(self, intake: Intake, refused: list[Reject]) -> Iterable[tuple[Partition, pl.DataFrame]]:
         """Yield an intake's readings by site and local day; readings of unknown meters are refused."""

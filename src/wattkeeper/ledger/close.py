@@ -21,7 +21,7 @@ Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
-_ACCOUNT = {"overhead": kernel.OVERHEAD, "unaccounted": kernel.UNACCOUNTED, "jobs": kernel.UNACCOUNTED}
+_ACCOUNT = {"overhead": kernel.OVERHEAD, "unaccounted": kernel.UNACCOUNTED}
 
 
 @dataclass(frozen=True)

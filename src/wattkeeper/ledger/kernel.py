@@ -27,7 +27,7 @@ COUNTER, INTERVAL, POWER, UTILISATION = 0, 1, 2, 3
 
 HELD, SHARED, OVERHEAD_ROLE, UPPER, ACTIVITY = 0, 1, 2, 3, 4
 """Roles of assets: held by allocations of its own (GPU); by those of its unit (node rest, CPU); non-IT; a meter above
-the units; only tells activity (MIG instance)."""
+the units; only tells activity (MIG instance). A node whose rest is declared to be overhead has the third."""
 
 JOB, HELD_IDLE, IDLE, OVERHEAD, UNACCOUNTED, ABOVE = 0, 1, 2, 3, 4, 5
 """Accounts. ABOVE is not an account of the ledger: it carries upper meters to `close.py`."""

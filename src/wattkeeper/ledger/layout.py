@@ -162,7 +162,7 @@ def _role(asset: Asset) -> int:
     if asset.kind == "mig":
         return kernel.ACTIVITY
     if asset.kind in _SHARED_KINDS:
-        return kernel.SHARED
+        return kernel.SHARED if asset.remainder_account == "jobs" else kernel.OVERHEAD_ROLE
     return kernel.OVERHEAD_ROLE if asset.kind in OVERHEAD_KINDS else kernel.UPPER
 
 

@@ -160,18 +160,27 @@ def _rows(statement: Statement) -> str:
     )
     heads = [escape(k.replace("_ms", "").replace("_", " ")) for k in keys]
     heads += ["kWh", *(_dot(a) + NAMES[a] for a in accounts)]
-    heads += ["CO2e", escape(statement.sites[0].currency), "Covered"]
+    heads += ["CO2e", escape(statement.sites[0].currency), "Covered", "± kWh"]
+    full = statement.unspread is not None
+    heads += ["Embodied"] * statement.has_embodied + ["Full kWh", "Full CO2e"] * full
     zone = statement.sites[0].timezone
     rows = []
     for row in statement.rows.head(MOST_ROWS).iter_rows(named=True):
-        none = f"in no {statement.by}" if accounts else "–"
+        none = f"in no {statement.by}" if accounts else "nobody" if statement.by in {"user", "project"} else "–"
         words = [
             clock(row[k], zone) if k == "hour_ms" else escape(str(row[k] if row[k] is not None else none)) for k in keys
         ]
         total, *rest = _numbers(row)
+        rest.append(grouped(row["uncertainty_mj"] / MJ_PER_KWH, 3))
+        if statement.has_embodied:
+            rest.append(carbon(row["embodied_g"]))
+        if full:
+            kwh = "–" if row["full_mj"] is None else grouped(row["full_mj"] / MJ_PER_KWH, 3)
+            rest += [kwh, carbon(row["full_carbon_g"])]
         rows.append([*words, total, *(grouped(row[f"{a}_mj"] / MJ_PER_KWH, 3) for a in accounts), *rest])
     more = statement.rows.height - MOST_ROWS
     note = f'<p class="soft">… and {more:,} more in the CSV and JSON.</p>' if more > 0 else ""
+    note += f'<p class="soft">{escape(statement.full_cost_line)}</p>' if full else ""
     return f"<h2>By {escape(statement.by)}</h2>" + _table(heads, rows, len(keys)) + note
 
 

@@ -1,8 +1,6 @@
 """The statement: where the energy of a period went, what it cost the climate and the purse, and how sure that is.
 
-Every number is a query on the postings. Uncertainty is standard uncertainty (k = 1) after the GUM (JCGM 100:2008):
-a meter's error band is a rectangle of half-width a, so u = a / √3; imputed energy may be anything from nothing to twice
-itself, so u = imputed / √3; different assets' meters are independent and add in quadrature, one meter's hours do not.
+Every number is a query on the postings; `uncertainty.py` says how sure each is.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ from wattkeeper.core.assets import AssetTree, Meter
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.units import MJ_PER_KWH, kwh
+from wattkeeper.report import uncertainty
+from wattkeeper.report.fullcost import full_cost
 from wattkeeper.report.words import grouped
 
 ACCOUNTS = ("job", "held_idle", "idle", "overhead", "unaccounted")
@@ -29,8 +29,11 @@ _SUMS = (
     "energy_mj", "imputed_mj", "bridged_mj", "estimated_mj", "held_ms", "covered_ms", "busy_ms", "known_ms",
     "carbon_g", "cost", "water_l",
 )  # fmt: skip
+WHOSE = ("job", "user", "project")
+"""Cuts whose rows are jobs, and so can bear a full cost."""
+
+_OWNED = pl.col("job_id").is_not_null()
 _FAILED = ("FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
-_ROOT3 = 3.0**0.5
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,9 @@ class Statement:
     accounts: one row per account; rows: one per whatever `by` says; both have the sums of postings, `coverage` and
     `uncertainty_mj`. meter_mj: what the meters of the sites measured (or a PUE made of it). hours: energy by account
     and hour. failed, consumers, findings: small tables. note: why there are no rows, "" where there are.
-    Rows by rack or hall have null for energy that stands in none.
+    Rows by rack or hall have null for energy that stands in none. embodied_g: by account; rows by job, user, project or
+    account have it too where any asset says what making it cost. unspread: with full cost, energy_mj, carbon_g, cost and
+    water_l of hours in which no job ran; rows then have full_mj, full_carbon_g, full_cost and full_water_l.
     """
 
     title: str
@@ -70,6 +75,7 @@ class Statement:
     utilisation_known: float
     no_intensity: float
     embodied_g: dict[str, float] = field(default_factory=dict)
+    unspread: dict[str, float | None] | None = None
     signals: tuple[SignalInfo, ...] = ()
     versions: dict[str, int] = field(default_factory=dict)
     note: str = ""
@@ -95,6 +101,22 @@ class Statement:
         return (self.total("covered_ms") or 0.0) / held if held else None
 
     @property
+    def has_embodied(self) -> bool:
+        """Whether the rows say what making the hardware emitted."""
+        return "embodied_g" in self.rows.columns
+
+    @property
+    def full_cost_line(self) -> str:
+        """What full cost spreads and what of it stays with nobody; "" where the statement is without it."""
+        if self.unspread is None:
+            return ""
+        stays = kwh(self.unspread["energy_mj"] or 0)
+        return (
+            "Full cost spreads each hour's idle, overhead and unaccounted energy over the jobs that ran in it, by what "
+            f"they drew; {grouped(stays, 3)} kWh of hours without jobs stay with nobody."
+        )
+
+    @property
     def balance_line(self) -> str:
         """The balance: the meter and the accounts it went to, in kWh."""
         parts = [f"{NAMES[a]} {grouped(kwh(self.energy_mj(a)), 3)}" for a in ACCOUNTS]
@@ -113,38 +135,56 @@ class Statement:
 class Sources:
     """What a statement is made from: frames of the period, and what is known of assets, meters, sites and signals.
 
-    postings: POSTINGS of the period. jobs: JOBS. findings: FINDINGS of the period.
-    no_intensity: part of the energy for whose hours no intensity is known.
+    postings: POSTINGS of the period. hours: METER_HOURS of its primary meters. jobs: JOBS. findings: FINDINGS of the
+    period. meter_mj: what the meters say, from their own table, so that the balance line compares two things; by_pue_mj:
+    overhead in it that a site's PUE makes. no_intensity: part of the energy for whose hours no intensity is known.
+    embodied: asset, account, job_id, embodied_g.
     """
 
     postings: pl.LazyFrame
+    hours: pl.LazyFrame
     jobs: pl.DataFrame
     findings: pl.DataFrame
     tree: AssetTree
     meters: Sequence[Meter]
     sites: Sequence[SiteConfig]
+    meter_mj: int
+    by_pue_mj: dict[str, int] = field(default_factory=dict)
     signals: Sequence[SignalInfo] = ()
     no_intensity: float = 0.0
-    embodied_g: dict[str, float] = field(default_factory=dict)
+    embodied: pl.DataFrame | None = None
     versions: dict[str, int] = field(default_factory=dict)
 
 
-def build(sources: Sources, meter_mj: int, period: Period, by: str = "job", title: str = "") -> Statement:
-    """Return the statement of a period. Raises ConfigError for a `by` that is none of BY.
+def build(sources: Sources, period: Period, by: str = "job", title: str = "", *, full: bool = False) -> Statement:
+    """Return the statement of a period; full: with the full cost of each job, user or project.
 
-    meter_mj: what the meters say, from the meters' own table, so that the balance line compares two things.
+    Raises ConfigError for a `by` that is none of BY, or with full none of WHOSE.
     """
     if by not in BY:
         raise ConfigError(f"A statement cannot be cut by '{by}'. Choose one of {', '.join(BY)}.")
-    accuracy = _accuracy(sources.meters)
-    by_asset = _sum(sources.postings, ["account", "asset"])
-    rows, hours = pl.collect_all([_cut(sources, by), _sum(sources.postings, ["site", "hour_ms", "account"])])
-    per_asset = by_asset.collect()
-    jobs = rows if by == "job" else _cut(sources, "job").collect()
+    if full and by not in WHOSE:
+        raise ConfigError(f"Full cost is what jobs bear; it cannot be cut by '{by}'. Choose one of {', '.join(WHOSE)}.")
+    lines, key = _keyed(sources, by)
+    by_account, parts, hours = pl.collect_all(
+        [
+            _parts(sources.postings, "account"),
+            _parts(lines, key),
+            _sum(sources.postings, ["site", "hour_ms", "account"]),
+        ]
+    )
+    meters = uncertainty.instruments(sources.hours, sources.meters, sources.tree)
+    whole = by_account.group_by("site", "asset").agg(pl.col("weight_mj", "held_ms").sum())
+    rows = _rows(parts, key, whole, meters)
+    jobs = _told(rows if by == "job" else _sum(sources.postings.filter(_OWNED), ["job_id"]).collect(), sources.jobs)
+    unspread = None
+    if full:
+        shares, stays = full_cost(sources.postings)
+        rows = rows.join(_summed(shares, sources.jobs, key), on=key, how="left", nulls_equal=True)
+        unspread = stays.to_dicts()[0]
     finished = jobs.filter(pl.col("end_ms").is_between(period.start_ms, period.end_ms, closed="left"))
-    failed = _failed(jobs)
     gpus = [a.id for a in sources.tree.assets.values() if a.kind == "gpu"]
-    held = per_asset.filter(pl.col("asset").is_in(gpus) & pl.col("account").is_in(["job", "held_idle"]))
+    held = by_account.filter(pl.col("asset").is_in(gpus) & pl.col("account").is_in(["job", "held_idle"]))
     held_ms, known_ms, busy_ms = (
         int(v or 0) for v in held.select(pl.col("held_ms", "known_ms", "busy_ms").sum()).row(0)
     )
@@ -153,20 +193,21 @@ def build(sources: Sources, meter_mj: int, period: Period, by: str = "job", titl
         period=period,
         by=by,
         sites=tuple(sources.sites),
-        accounts=_accounts(per_asset, accuracy),
-        rows=rows,
+        accounts=_accounts(_rows(by_account, "account", whole, meters)),
+        rows=_ordered(_with_embodied(_with_levels(_named(rows, jobs, by), sources, by), sources, by), by),
         hours=hours.sort("hour_ms", "account"),
-        failed=failed,
+        failed=_failed(jobs),
         consumers=_consumers(jobs),
         findings=_findings(sources.findings),
-        meter_mj=meter_mj,
-        uncertainty_mj=_total_uncertainty(per_asset, accuracy),
+        meter_mj=sources.meter_mj,
+        uncertainty_mj=uncertainty.total_mj(meters, sources.by_pue_mj),
         jobs_ended=finished.height,
         kwh_per_job=float(finished["energy_mj"].mean()) / MJ_PER_KWH if finished.height else None,  # type: ignore[arg-type]
         utilisation=busy_ms / known_ms if known_ms else None,
         utilisation_known=known_ms / held_ms if held_ms else 0.0,
         no_intensity=sources.no_intensity,
-        embodied_g=sources.embodied_g,
+        embodied_g=_embodied_by(sources, "account"),
+        unspread=unspread,
         signals=tuple(sources.signals),
         versions=sources.versions,
         note=_no_level(sources.tree, by),
@@ -181,33 +222,23 @@ def _no_level(tree: AssetTree, by: str) -> str:
 
 
 def _sum(postings: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
-    return postings.group_by(keys).agg(
-        pl.when(pl.col(c).null_count() < pl.len()).then(pl.col(c).sum()).alias(c) for c in _SUMS
-    )
+    return postings.group_by(keys).agg(_sum_or_null(c) for c in _SUMS)
 
 
-def _accuracy(meters: Sequence[Meter]) -> pl.DataFrame:
-    """Return the error band of each asset's meters [%], the widest where it has several."""
-    rows = [(m.asset, m.accuracy_pct) for m in meters if m.quantity != "utilisation"]
-    frame = pl.DataFrame(rows, schema={"asset": pl.String, "accuracy_pct": pl.Float64}, orient="row")
-    return frame.group_by("asset").agg(pl.col("accuracy_pct").max())
+def _parts(lines: pl.LazyFrame, key: str) -> pl.LazyFrame:
+    """Return the sums of lines by a key, site and asset, with what `uncertainty` weighs them by."""
+    keys = list(dict.fromkeys([key, "site", "asset"]))
+    return lines.group_by(keys).agg(*(_sum_or_null(c) for c in _SUMS), uncertainty.WEIGHT)
 
 
-def _variance() -> pl.Expr:
-    """Return an asset's variance [mJ²] from its energy, its imputed part and its meter's error band."""
-    measured = (pl.col("energy_mj") - pl.col("imputed_mj")).cast(pl.Float64)
-    systematic = measured * pl.col("accuracy_pct").fill_null(0.0) / 100 / _ROOT3
-    return systematic**2 + (pl.col("imputed_mj") / _ROOT3) ** 2
+def _rows(parts: pl.DataFrame, key: str, whole: pl.DataFrame, meters: pl.DataFrame) -> pl.DataFrame:
+    """Return the sums by a key alone, with coverage and standard uncertainty."""
+    sums = parts.group_by(key).agg(_sum_or_null(c) for c in _SUMS).with_columns(_coverage())
+    sure = uncertainty.of_parts(parts, [key], whole, meters)
+    return sums.join(sure, on=key, how="left", nulls_equal=True)
 
 
-def _accounts(per_asset: pl.DataFrame, accuracy: pl.DataFrame) -> pl.DataFrame:
-    rows = (
-        per_asset.join(accuracy, on="asset", how="left")
-        .with_columns(_variance().alias("variance"))
-        .group_by("account")
-        .agg(*(_sum_or_null(c) for c in _SUMS), pl.col("variance").sum().sqrt().alias("uncertainty_mj"))
-        .with_columns(_coverage())
-    )
+def _accounts(rows: pl.DataFrame) -> pl.DataFrame:
     order = pl.DataFrame({"account": ACCOUNTS})
     zero = ("energy_mj", "imputed_mj", "bridged_mj", "estimated_mj", "held_ms", "covered_ms", "uncertainty_mj")
     return order.join(rows, on="account", how="left", maintain_order="left").with_columns(pl.col(zero).fill_null(0))
@@ -221,50 +252,80 @@ def _coverage() -> pl.Expr:
     return (pl.col("covered_ms") / pl.col("held_ms")).alias("coverage")
 
 
-def uncertainty_mj(lines: pl.DataFrame, meters: Sequence[Meter]) -> float:
-    """Return the standard uncertainty of some lines together [mJ]; lines: asset, energy_mj, imputed_mj."""
-    return _total_uncertainty(lines, _accuracy(meters))
-
-
-def _total_uncertainty(per_asset: pl.DataFrame, accuracy: pl.DataFrame) -> float:
-    """Return the uncertainty of all accounts together: one asset's accounts hang on one meter and add up first."""
-    rows = per_asset.group_by("asset").agg(pl.col("energy_mj", "imputed_mj").sum())
-    return float(rows.join(accuracy, on="asset", how="left").select(_variance().sum().sqrt()).item() or 0.0)
-
-
-def _cut(sources: Sources, by: str) -> pl.LazyFrame:
-    """Return the postings summed by one thing, largest first, with job facts where the thing is a job."""
-    postings = sources.postings
-    jobs = sources.jobs.lazy()
-    if by in {"user", "project"}:
-        names = jobs.select("job_id", pl.col(by).fill_null("unknown"))
-        sums = _sum(postings.join(names, on="job_id", how="left"), [by])
-        return sums.with_columns(_coverage()).sort("energy_mj", descending=True)
+def _keyed(sources: Sources, by: str) -> tuple[pl.LazyFrame, str]:
+    """Return the postings with the column that they are cut by, and its name."""
+    lines = sources.postings
     if by == "job":
-        held = postings.filter(pl.col("job_id").is_not_null())
-        facts = jobs.select("job_id", "name", "user", "project", "state", "start_ms", "end_ms", "gpus")
-        sums = _sum(held, ["job_id"]).with_columns(_coverage())
-        return sums.join(facts, on="job_id", how="left").sort("energy_mj", "job_id", descending=[True, False])
-    if by in LEVELS:
-        return _by_level(postings, sources.tree, by)
-    key = {"account": "account", "hour": "hour_ms", "day": "day"}[by]
-    sums = _sum(postings, [key]).with_columns(_coverage())
-    return sums.sort(key) if by in {"hour", "day"} else sums.sort("energy_mj", descending=True)
+        return lines.filter(_OWNED), "job_id"
+    if by in {"user", "project"}:
+        named = lines.join(sources.jobs.lazy().select("job_id", by), on="job_id", how="left")
+        return named.with_columns(pl.when(_OWNED).then(pl.col(by).fill_null("unknown"))), by
+    if by in {"rack", "hall"}:
+        if _no_level(sources.tree, by):
+            lines = lines.filter(pl.lit(value=False))
+        place = pl.col("asset").replace_strict(_places(sources.tree, by), default=None, return_dtype=pl.String)
+        return lines.with_columns(place.alias(by)), by
+    return lines, {"node": "unit", "site": "site", "account": "account", "hour": "hour_ms", "day": "day"}[by]
 
 
-def _by_level(postings: pl.LazyFrame, tree: AssetTree, level: str) -> pl.LazyFrame:
-    """Return the postings summed by node (column `unit`), rack, hall or site, largest first, with energy by account."""
-    key = "unit" if level == "node" else level
-    if level in {"rack", "hall"}:
-        if _no_level(tree, level):
-            postings = postings.filter(pl.lit(value=False))
-        place = pl.col("asset").replace_strict(_places(tree, level), default=None, return_dtype=pl.String)
-        postings = postings.with_columns(place.alias(level))
-    by_account = postings.group_by(key).agg(
+def _named(rows: pl.DataFrame, jobs: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Return the rows by job with what is known of the job; other rows as they are."""
+    facts = [c for c in jobs.columns if c not in rows.columns]
+    return rows.join(jobs.select("job_id", *facts), on="job_id", how="left") if by == "job" and facts else rows
+
+
+def _told(rows: pl.DataFrame, jobs: pl.DataFrame) -> pl.DataFrame:
+    facts = jobs.select("job_id", "name", "user", "project", "state", "start_ms", "end_ms", "gpus")
+    return rows.join(facts, on="job_id", how="left")
+
+
+def _with_levels(rows: pl.DataFrame, sources: Sources, by: str) -> pl.DataFrame:
+    """Return the rows by node (column `unit`), rack, hall or site with their energy by account."""
+    if by not in LEVELS:
+        return rows
+    lines, key = _keyed(sources, by)
+    by_account = lines.group_by(key).agg(
         pl.col("energy_mj").filter(pl.col("account") == a).sum().alias(f"{a}_mj") for a in ACCOUNTS
     )
-    sums = _sum(postings, [key]).with_columns(_coverage()).join(by_account, on=key, nulls_equal=True)
-    return sums.sort("energy_mj", key, descending=[True, False])
+    return rows.join(by_account.collect(), on=key, how="left", nulls_equal=True)
+
+
+def _with_embodied(rows: pl.DataFrame, sources: Sources, by: str) -> pl.DataFrame:
+    """Return the rows by job, user, project or account with their embodied carbon, where there is any."""
+    if sources.embodied is None or by not in (*WHOSE, "account"):
+        return rows
+    key = "job_id" if by == "job" else by
+    grams = _embodied_by(sources, by)
+    return rows.with_columns(
+        pl.col(key).replace_strict(grams, default=0.0, return_dtype=pl.Float64).alias("embodied_g")
+    )
+
+
+def _embodied_by(sources: Sources, by: str) -> dict[str, float]:
+    """Return embodied carbon [g] by account, job, user or project; what nobody holds is left out of the latter."""
+    if sources.embodied is None:
+        return {}
+    if by == "account":
+        return dict(sources.embodied.group_by("account").agg(pl.col("embodied_g").sum()).iter_rows())
+    held = sources.embodied.filter(pl.col("job_id").is_not_null()).group_by("job_id").agg(pl.col("embodied_g").sum())
+    return dict(_summed(held, sources.jobs, "job_id" if by == "job" else by).iter_rows())
+
+
+def _summed(shares: pl.DataFrame, jobs: pl.DataFrame, key: str) -> pl.DataFrame:
+    """Return what each job has, summed by job, user or project: the key first."""
+    columns = [c for c in shares.columns if c != "job_id"]
+    if key == "job_id":
+        return shares.select("job_id", *columns)
+    named = shares.join(jobs.select("job_id", key), on="job_id", how="left").with_columns(
+        pl.col(key).fill_null("unknown")
+    )
+    return named.group_by(key).agg(_sum_or_null(c) for c in columns)
+
+
+def _ordered(rows: pl.DataFrame, by: str) -> pl.DataFrame:
+    """Return the rows in order of time, or largest first."""
+    key = rows.columns[0]
+    return rows.sort(key) if by in {"hour", "day"} else rows.sort("energy_mj", key, descending=[True, False])
 
 
 def _places(tree: AssetTree, kind: str) -> dict[str, str | None]:

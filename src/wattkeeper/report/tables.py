@@ -42,13 +42,17 @@ def to_json(statement: Statement) -> dict[str, Any]:
         "pue_interim": statement.pue,
         "energy_without_intensity": statement.no_intensity,
         "embodied_g": statement.embodied_g,
+        "unspread": statement.unspread,
         "signals": [asdict(s) for s in statement.signals],
         "versions": statement.versions,
     }
 
 
+_TOLD = ("energy_mj", "uncertainty_mj", "full_mj")
+
+
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, "energy_kwh": row["energy_mj"] / MJ_PER_KWH}
+    return {**row, **{f"{c.removesuffix('_mj')}_kwh": row[c] / MJ_PER_KWH for c in _TOLD if row.get(c) is not None}}
 
 
 def to_csv(statement: Statement) -> str:

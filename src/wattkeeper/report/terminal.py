@@ -114,18 +114,29 @@ def _breakdown(statement: Statement, most: int) -> RenderableType:
     if statement.by in LEVELS:
         return _levels(statement, most)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    keys = {"job": ("job_id", "user", "state"), "node": ("unit",), "hour": ("hour_ms",)}.get(
-        statement.by, (statement.by,)
-    )
+    keys = {
+        "job": ("job_id", "user") if statement.unspread else ("job_id", "user", "state"),
+        "node": ("unit",),
+        "hour": ("hour_ms",),
+    }.get(statement.by, (statement.by,))
     for key in keys:
         table.add_column(
             "by " + statement.by if key == keys[0] else key, overflow="ellipsis", max_width=26, no_wrap=True
         )
-    for name in ("kWh", "CO2e", statement.sites[0].currency, "Covered"):
+    full = statement.unspread is not None
+    last = ("full kWh", "full CO2e") if full else ("Covered", "± kWh")
+    for name in ("kWh", "CO2e", statement.sites[0].currency, *last):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows.head(most).iter_rows(named=True):
+        ends = (
+            (grouped(row["full_mj"] / MJ_PER_KWH, 3), carbon(row["full_carbon_g"]))
+            if full and row["full_mj"] is not None
+            else ("–", "–")
+            if full
+            else (percent(row["coverage"]), grouped(row["uncertainty_mj"] / MJ_PER_KWH, 3))
+        )
         table.add_row(*(_key(row, k, statement) for k in keys), grouped(row["energy_mj"] / MJ_PER_KWH, 3),
-                      carbon(row["carbon_g"]), amount(row["cost"]), percent(row["coverage"]))  # fmt: skip
+                      carbon(row["carbon_g"]), amount(row["cost"]), *ends)  # fmt: skip
     return _with_more(table, rows.height - most)
 
 
@@ -187,6 +198,8 @@ def _notes(statement: Statement) -> Text:
         lines.append(
             f"No intensity is known for {percent(statement.no_intensity)} of the energy; its carbon is left out."
         )
+    if statement.full_cost_line:
+        lines.append(statement.full_cost_line)
     if statement.embodied_g:
         parts = ", ".join(f"{a} {carbon(g)}" for a, g in sorted(statement.embodied_g.items(), reverse=True))
         lines.append(f"Embodied carbon of the hardware over this time, never added to the above: {parts}.")

@@ -68,7 +68,7 @@ def test_gpus_in_the_order_of_their_addresses(tmp_path):
         "n01/gpu0:amdgpu@0000:03:00.0/power1:hwmon:power": 75_000,
         "n01/gpu1:xe@0000:c3:00.0/energy1:hwmon:energy_counter": 5_000,
     }
-    assert [(a.id, a.kind) for a in found.assets] == [("n01/gpu0", "gpu"), ("n01/gpu1", "gpu")]
+    assert [(a.id, a.kind) for a in found.assets] == [("n01", "node"), ("n01/gpu0", "gpu"), ("n01/gpu1", "gpu")]
     assert "xe@0000:c3:00.0 pkg" in found.doubts[0]
 
 

@@ -16,7 +16,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     node: str = Field("", description="The node's asset. Default: the machine's name without its domain.")
-    parent: str = Field("", description="What the node stands in. Left out where the site file declares the node.")
+    parent: str = Field(
+        "", description="What the node stands in, if the site file does not say. Default: its default_parent."
+    )
     check_s: float = Field(0.5, ge=0, le=10, description="Discovery compares counter and power for so long [s].")
     timeout_s: float = Field(10.0, gt=0, description="Longest time one call may take [s].")
 

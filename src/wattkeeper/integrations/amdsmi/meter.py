@@ -107,8 +107,7 @@ class AmdDevice:
         starts = [_ask(library, library.amdsmi_get_energy_count, handle) for handle in handles]
         time.sleep(self._config.check_s)
         found, readers = Discovery(), []
-        if self._config.parent:
-            found.assets.append(Asset(self._node, "node", self._config.parent))
+        found.assets.append(Asset(self._node, "node", self._config.parent))
         packages: dict[str, int] = {}
         for i, (handle, info, uuid) in enumerate(zip(handles, infos, uuids, strict=True)):
             asset = f"{self._node}/gpu{i}"

@@ -64,8 +64,7 @@ class CrayDevice:
             )
         self._files = files
         found = Discovery(meters=list(files.values()))
-        if self._config.parent:
-            found.assets.append(Asset(self._node, "node", self._config.parent))
+        found.assets.append(Asset(self._node, "node", self._config.parent))
         for asset in dict.fromkeys(meter.asset for meter in files.values()):
             if asset != self._node:
                 kind = asset.rpartition("/")[2].rstrip("0123456789")

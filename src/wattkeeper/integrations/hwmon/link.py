@@ -24,7 +24,9 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     node: str = Field("", description="The node's asset. Default: the machine's name without its domain.")
-    parent: str = Field("", description="What the node stands in. Left out where the site file declares the node.")
+    parent: str = Field(
+        "", description="What the node stands in, if the site file does not say. Default: its default_parent."
+    )
     path: Path = Field(Path("/sys/class/hwmon"), description="Where the kernel shows the sensors.")
     timeout_s: float = Field(10.0, gt=0, description="Longest time a sample may take; ACPI asks the BMC [s].")
     sensor: list[SensorConfig] = Field(default_factory=list, description="Further sensors to read.")

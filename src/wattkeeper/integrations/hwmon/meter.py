@@ -105,8 +105,7 @@ class HwmonDevice:
             taken.setdefault(sensor.file, meter)
         self._meters = [(meter, file) for file, meter in taken.items()]
         found = Discovery(meters=list(taken.values()))
-        if self._config.parent:
-            found.assets.append(Asset(self._node, "node", self._config.parent))
+        found.assets.append(Asset(self._node, "node", self._config.parent))
         for meter in found.meters:
             name = meter.asset.removeprefix(f"{self._node}/").rstrip("0123456789")
             if meter.source == "hwmon" and name in ("gpu", "cpu") and meter.asset not in {a.id for a in found.assets}:

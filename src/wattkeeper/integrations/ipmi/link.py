@@ -26,7 +26,9 @@ class Config(BaseModel):
     port: int = Field(623, ge=1, le=65_535, description="UDP port of the controller.")
     asset: str = Field("", description="The node it stands in. Default in-band: the machine's name without its domain.")
     nodes: str = Field("", description="Instead of asset: host list such as n[01-16], with {node} in the host.")
-    parent: str = Field("", description="What the node stands in. Left out where the site file declares the node.")
+    parent: str = Field(
+        "", description="What the node stands in, if the site file does not say. Default: its default_parent."
+    )
     user: str = Field("", description="Account of the controller with the privilege USER.")
     password: SecretStr = Field(SecretStr(""), description="Its password.")
     password_file: Path | None = Field(None, description="File that holds the password, instead of password.")

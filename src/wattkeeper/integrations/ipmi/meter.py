@@ -79,8 +79,7 @@ class IpmiDevice:
         """Return the node and its meter, none where the controller measures nothing. Raises SourceError."""
         reading = await self._read()
         found = Discovery()
-        if self._config.parent:
-            found.assets.append(Asset(self._asset, "node", self._config.parent))
+        found.assets.append(Asset(self._asset, "node", self._config.parent))
         self._meter = Meter(f"{self._asset}:dcmi:ipmi:power", self._asset, "power", "ipmi", RANK)
         self._discovered = True
         if reading.power_w is None:

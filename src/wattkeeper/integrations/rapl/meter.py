@@ -64,8 +64,7 @@ class RaplDevice:
             raise self._refusal(denied)
         self._zones = zones
         found = Discovery(meters=[zone.meter for zone in zones])
-        if self._config.parent:
-            found.assets.append(Asset(self._node, "node", self._config.parent))
+        found.assets.append(Asset(self._node, "node", self._config.parent))
         for asset in dict.fromkeys(zone.meter.asset for zone in zones):
             if asset != self._node:
                 kind = "cpu" if asset.rpartition("/")[2].startswith("cpu") else "dram"

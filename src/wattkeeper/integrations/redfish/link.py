@@ -52,7 +52,9 @@ class Config(BaseModel):
     asset: str = Field("", description="The asset the service measures: a node, or the rack that a PDU or shelf feeds.")
     nodes: str = Field("", description="Instead of asset: host list such as n[01-16], with {node} in the address.")
     kind: Literal["node", "rack", "hall", "cooling", "device"] = Field("node", description="Kind of that asset.")
-    parent: str = Field("", description="What it stands in. Left out where the site file declares the asset.")
+    parent: str = Field(
+        "", description="What it stands in, if the site file does not say. Default: its default_parent."
+    )
     user: str = Field("", description="Account with the role ReadOnly. Left out: no log-in.")
     password: SecretStr = Field(SecretStr(""), description="Its password.")
     password_file: Path | None = Field(None, description="File that holds the password, instead of password.")

@@ -163,9 +163,8 @@ class Found:
 def find(pages: dict[str, Page], config: Config, asset: str) -> tuple[Discovery, list[Point]]:
     """Return what a service has, from its pages, and where to read it."""
     found = Found(pages, config, asset)
-    if config.parent:
-        model = next((label(pages[c], "Model") for c in machines(pages)), "")
-        found.result.assets.append(Asset(asset, config.kind, config.parent, model))
+    model = next((label(pages[c], "Model") for c in machines(pages)), "")
+    found.result.assets.append(Asset(asset, config.kind, config.parent, model))
     for one in config.sensor:
         _declared(found, one)
     _processors(found)

@@ -35,6 +35,11 @@ CASES = [
 QUICK = {"backoff_s": 0.001, "retries": 2, "pace_s": 0.0}
 
 
+def test_each_provider_is_tried():
+    """All that are installed; a series of Prometheus is tried against a real server."""
+    assert sorted(providers()) == sorted([*(c.name for c in CASES), "prometheus"])
+
+
 @pytest.fixture(params=CASES, ids=lambda c: c.name)
 def case(request, monkeypatch):
     """A provider with its key in the environment."""

@@ -1,0 +1,1 @@
+"""SNMP: rack PDUs, UPSes and branch meters, read by profiles: one file for each family of models."""

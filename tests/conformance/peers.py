@@ -1,0 +1,164 @@
+"""What each integration is tried against: something that answers, as a table of the site file and a way to start it.
+
+An integration that is read live has an entry here; `test_devices.py` fails for one that has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemons import free_port
+from wattkeeper.core.live import Device
+
+Going = AbstractContextManager[None]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Something to talk to: its table, and `up`, within which it answers; `make` where no entry point can make it.
+
+    comes_back: whether it can be gone and come back while a device lives.
+    """
+
+    table: dict[str, Any]
+    up: Callable[[], Going]
+    make: Callable[[], Device] | None = None
+    comes_back: bool = True
+
+
+PEERS: dict[str, Callable[[Path], Peer]] = {}
+
+
+def peer(make: Callable[[Path], Peer]) -> Callable[[Path], Peer]:
+    """Enter a peer under its function's name."""
+    PEERS[make.__name__] = make
+    return make
+
+
+@contextmanager
+def moved(folder: Path) -> Iterator[None]:
+    """Have a folder where it belongs only within."""
+    away = folder.with_name(f"{folder.name}-away")
+    if away.exists():
+        away.rename(folder)
+    try:
+        yield
+    finally:
+        folder.rename(away)
+
+
+@peer
+def rapl(root: Path) -> Peer:
+    from tests.integrations.rapl.test_rapl import zone
+
+    zones = root / "powercap"
+    zone(zones, "intel-rapl:0", "package-0", 258_218_293_244)
+    zone(zones, "intel-rapl:0:0", "dram", 65_532_605_987)
+    return Peer({"node": "n01", "path": str(zones)}, lambda: moved(zones))
+
+
+@peer
+def hwmon(root: Path) -> Peer:
+    from tests.integrations.hwmon.test_hwmon import chip
+
+    chip(root, 0, "power_meter", "ACPI000D:00", power1_average=432_000_000)
+    return Peer({"node": "n01", "path": str(root / "class")}, lambda: moved(root / "class"))
+
+
+@peer
+def cray(root: Path) -> Peer:
+    from tests.integrations.cray.test_cray import FILES, write
+
+    counters = root / "pm_counters"
+    counters.mkdir()
+    write(counters, FILES)
+    return Peer({"node": "nid1", "path": str(counters)}, lambda: moved(counters))
+
+
+@peer
+def amdsmi(_root: Path) -> Peer:
+    """The fake library: no AMD GPU is here."""
+    from tests.integrations.amdsmi.test_amdsmi import FakeAmdSmi, device_of
+
+    library = FakeAmdSmi({}, {})
+    library.gone = True
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        library.gone = False
+        try:
+            yield
+        finally:
+            library.gone, library.open = True, 0
+
+    return Peer({"node": "n01"}, up, lambda: device_of(library))
+
+
+@peer
+def redfish(root: Path) -> Peer:
+    from tests.integrations.redfish.server import Server, tree_of
+
+    at = "/redfish/v1/Chassis/1"
+    power = {"PowerControl": [{"@odata.id": f"{at}/Power#/PowerControl/0", "MemberId": "0", "PowerConsumedWatts": 612}]}
+    pages = [
+        {"@odata.id": at, "Id": "1", "ChassisType": "RackMount", "Power": {"@odata.id": f"{at}/Power"}},
+        {"@odata.id": f"{at}/Power", "Id": "Power", **power},
+    ]
+    tree, port = tree_of(pages, root / "tree"), free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Server(tree, root, port=port):
+            yield
+
+    return Peer({"url": f"http://127.0.0.1:{port}", "asset": "n01", "timeout_s": 5}, up)
+
+
+@peer
+def ipmi(root: Path) -> Peer:
+    from tests.integrations.ipmi.test_ipmi import Controller, has
+
+    if not has("ipmi-dcmi"):
+        pytest.skip("ipmi-dcmi (FreeIPMI) is not installed")
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Controller(root, port):
+            yield
+
+    table = {
+        "host": "127.0.0.1",
+        "port": port,
+        "asset": "n01",
+        "user": "monitor",
+        "password": "geheim",
+        "timeout_s": 20,
+    }
+    table |= {"cipher_suite": 3}
+    return Peer(table, up)
+
+
+@peer
+def snmp(root: Path) -> Peer:
+    from tests.integrations.snmp.peers import SNMPD, Snmpd
+    from tests.integrations.snmp.test_snmpd import PDU
+
+    if SNMPD is None:
+        pytest.skip("snmpd is not installed")
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Snmpd(root / "snmpd", PDU, port):
+            yield
+
+    return Peer(
+        {"host": "127.0.0.1", "port": port, "asset": "pdu1", "community": "read", "timeout_s": 3, "tries": 2}, up
+    )

@@ -1,0 +1,185 @@
+"""Profiles: ours are complete, yours are files, and a wrong one is refused with file and key."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from tests.integrations.snmp.fake_agent import FakeAgent
+from tests.integrations.snmp.test_device import OBJECT_ID, sampled, served
+from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.integrations.snmp.link import Config
+from wattkeeper.integrations.snmp.meter import SnmpDevice, devices
+from wattkeeper.integrations.snmp.profile import BUILT_IN, candidates, load, profiles_of
+
+NEW = """
+title = "A strip of mine"
+match = ["1.3.6.1.4.1.99999.1"]
+probe = "1.3.6.1.4.1.99999.1.5"
+
+[[group]]
+level = "inlet"
+label = "{1}"
+whole = 1
+value = [
+    { quantity = "power", oid = "1.3.6.1.4.1.99999.1.5.*", unit = "W", scale = 0.1, absent = [65535] },
+    { quantity = "energy_counter", oid = "1.3.6.1.4.1.99999.1.6.*", unit = "kWh", scale = 0.01, wrap = 1000000 },
+]
+"""
+
+
+def test_a_new_model_is_a_new_file(tmp_path):
+    """No code: a folder with one file, named in the table; 1234 tenths of a watt, 42 hundredths of a kWh."""
+    (tmp_path / "mine.toml").write_text(NEW)
+    told = {OBJECT_ID: "oid:1.3.6.1.4.1.99999.1.7", "1.3.6.1.4.1.99999.1.5.1": 1234, "1.3.6.1.4.1.99999.1.6.1": 42}
+    agent = FakeAgent(told)
+    with served(agent) as port:
+        (device,) = devices(Config(host="127.0.0.1", port=port, asset="rack", profiles=tmp_path))
+        found = asyncio.run(device.discover())
+        assert sampled(device) == {"inlet-1:snmp:power": 123_400, "inlet-1:snmp:energy_counter": 1_512_000_000}
+        agent.show("1.3.6.1.4.1.99999.1.5.1", 65_535)
+        assert sampled(device).keys() == {"inlet-1:snmp:energy_counter"}
+        with pytest.raises(SourceError, match=r"unknown model: sysObjectID 1\.3\.6\.1\.4\.1\.99999\.1\.7"):
+            asyncio.run(SnmpDevice(Config(host="127.0.0.1", port=port, asset="rack"), "rack").discover())
+
+    assert {m.wrap_mj for m in found.meters} == {0, 36_000_000_000_000}
+
+
+def test_a_file_of_yours_goes_before_ours(tmp_path):
+    """Under the same name."""
+    (tmp_path / "raritan.toml").write_text(NEW)
+
+    assert profiles_of(tmp_path)["raritan"].title == "A strip of mine"
+    assert profiles_of()["raritan"].title.startswith("Raritan")
+
+
+def test_a_profile_can_be_named(tmp_path):
+    """For a model whose sysObjectID is another maker's."""
+    (tmp_path / "mine.toml").write_text(NEW)
+    told = {OBJECT_ID: "oid:1.3.6.1.4.1.8072.3.2.10", "1.3.6.1.4.1.99999.1.5.1": 10}
+    with served(FakeAgent(told)) as port:
+        config = Config(host="127.0.0.1", port=port, asset="rack", profiles=tmp_path, profile="mine")
+        assert sampled(SnmpDevice(config, "rack")) == {"inlet-1:snmp:power": 1000}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("title =", "titel ="), r"titel: Extra inputs are not permitted|title: Field required"),
+        (('unit = "W"', 'unit = "A"'), r"group\.0\.value\.0: 'A' is no unit of power: MW, W, kW, mW, uW"),
+        (('"power"', '"watts"'), r"group\.0\.value\.0\.quantity: Input should be"),
+        (("scale = 0.1", "scale = 0"), r"group\.0\.value\.0\.scale: Input should be greater than 0"),
+        (("scale = 0.1", 'scale = "ten"'), r"group\.0\.value\.0\.scale: Input should be a valid decimal"),
+        (("99999.1.5.*", "99999.1.5.x"), r"group\.0\.value\.0\.oid: String should match pattern"),
+        (("99999.1.6.*", "99999.1.6.*.*"), r"group\.0: its values have different numbers of \* in oid"),
+        (('label = "{1}"', 'label = "{2}"'), r"group\.0: \{2\} is asked for, and oid has 1 \*"),
+        (('label = "{1}"\n', ""), r"group\.0: label is missing"),
+        (("whole = 1", "whole = 0"), r"no group says whole"),
+        (("whole = 1", 'level2 = "x"'), r"group\.0\.level2: Extra inputs are not permitted"),
+        (("absent = [65535]", 'decimals = "1.3.6.{2}"'), r"group\.0\.value\.0: \{2\} is asked for"),
+        (("absent = [65535]", 'present = "1.3.6.{1}"'), r"group\.0\.value\.0: present and present_if go together"),
+        (("absent = [65535]", "wrap = 5"), r"group\.0\.value\.0: only an energy_counter has a wrap"),
+        (('["1.3.6.1.4.1.99999.1"]', '["apc"]'), r"match has 'apc', which is no OID"),
+        (("[[group]]", "[[group]"), r"cannot be read: .*line"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_key(tmp_path, change, said):
+    """When the site file is read, not when the PDU answers."""
+    assert change[0] in NEW
+    (tmp_path / "mine.toml").write_text(NEW.replace(*change, 1))
+    with pytest.raises(ConfigError, match=rf"Profile {re.escape(str(tmp_path / 'mine.toml'))}:? ({said})"):
+        devices(Config(host="p", asset="r", profiles=tmp_path))
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path):
+    """With the key to correct."""
+    with pytest.raises(ConfigError, match=r"Profile folder .* is not there\. Correct profiles"):
+        devices(Config(host="p", asset="r", profiles=tmp_path / "none"))
+
+
+@pytest.mark.parametrize("file", sorted(BUILT_IN.glob("*.toml")), ids=lambda file: file.stem)
+def test_each_of_ours_is_whole(file):
+    """It loads, has a level that is the whole device with watts or energy, and names no OID twice."""
+    profile = load(file)
+    whole = [value.quantity for group in profile.group if group.whole == 1 for value in group.value]
+    places = [(v.oid, v.quantity) for group in profile.group for v in group.value]
+
+    assert {"power", "energy_counter"} & set(whole)
+    assert len(places) == len(set(places))
+
+
+@pytest.mark.parametrize(
+    ("object_id", "names"),
+    [
+        ("1.3.6.1.4.1.318.1.3.4.6", ["apc-rpdu2", "apc-rpdu", "apc-ups", "ups-mib"]),
+        ("1.3.6.1.4.1.318.1.3.27", ["apc-ups", "ups-mib"]),
+        ("1.3.6.1.4.1.13742.6", ["raritan", "ups-mib"]),
+        ("1.3.6.1.4.1.13742.60", ["ups-mib"]),  # another enterprise's number, not a part of 6
+        ("1.3.6.1.4.1.534.6.6.7", ["eaton-epdu", "ups-mib"]),
+        ("1.3.6.1.4.1.534.6.6.6", ["ups-mib"]),
+        ("1.3.6.1.4.1.34278.8.6", ["janitza-umg96", "ups-mib"]),
+        ("1.3.6.1.4.1.34278.10.4", ["janitza-umg604", "ups-mib"]),
+    ],
+)
+def test_which_profiles_may_fit(object_id, names):
+    """The closest first; which one it is, its probe says."""
+    assert [p.name for p in candidates(profiles_of().values(), object_id)] == names
+
+
+def test_the_sample_on_the_page_is_a_profile_and_all_are_listed(tmp_path):
+    """The second TOML of the page loads; the table names each file."""
+    page = (BUILT_IN.parent / "README.md").read_text()
+    (tmp_path / "sample.toml").write_text(page.split("```toml\n")[2].partition("```")[0])
+
+    assert load(tmp_path / "sample.toml").group[0].value[0].absent == [65_535]
+    listed = {name for row in re.findall(r"^\| ([a-z0-9, -]+) \|", page, re.MULTILINE) for name in row.split(", ")}
+    assert {file.stem for file in BUILT_IN.glob("*.toml")} <= listed
+
+
+APC_UPS, XUPS, SENTRY3 = "1.3.6.1.4.1.318.1.1.1.4", "1.3.6.1.4.1.534.1.4.4.1", "1.3.6.1.4.1.1718.3.2"
+HPE3, UMG96 = "1.3.6.1.4.1.232.165.11", "1.3.6.1.4.1.34278"
+
+
+@pytest.mark.parametrize(
+    ("object_id", "told", "samples"),
+    [
+        (  # hundredths of a kWh; watts of the load
+            "1.3.6.1.4.1.318.1.3.27",
+            {f"{APC_UPS}.2.8.0": 378, f"{APC_UPS}.3.6.0": 123_456},
+            {"output:snmp:energy_counter": 4_444_416_000_000, "output:snmp:power": 378_000},
+        ),
+        (
+            "1.3.6.1.4.1.534.1",
+            {f"{XUPS}.4.1": 4000, f"{XUPS}.4.2": 5000, f"{XUPS}.4.3": 0},
+            {"output-L1:snmp:power": 4_000_000, "output-L2:snmp:power": 5_000_000, "output-L3:snmp:power": 0},
+        ),
+        (  # tenths of a kWh by infeed; the neutral one says -1 to all; the tower's whole kWh only confirm
+            "1.3.6.1.4.1.1718.3",
+            {
+                **{f"{SENTRY3}.2.1.{c}.1.1": raw for c, raw in ((12, 745), (16, 12_345), (7, 362), (11, 2093))},
+                **{f"{SENTRY3}.2.1.{c}.1.2": -1 for c in (7, 11, 12, 16)},
+                f"{SENTRY3}.2.1.2.1.1": "AA",
+                f"{SENTRY3}.1.1.14.1": 1234,
+            },
+            {"inlet-AA:snmp:power": 745_000, "inlet-AA:snmp:energy_counter": 4_444_200_000_000},
+        ),
+        (  # whole kWh over its life; the counter that can be set to 0 is not read
+            HPE3,
+            {f"{HPE3}.2.1.1.5.1": 154, f"{HPE3}.2.1.1.6.1": 321, f"{HPE3}.2.1.1.8.1": 77},
+            {"inlet-1:snmp:power": 154_000, "inlet-1:snmp:energy_counter": 1_155_600_000_000},
+        ),
+        (  # .4.1 is the sum of energy here, and phase 1's on a UMG 604
+            "1.3.6.1.4.1.34278.8.6",
+            {f"{UMG96}.2.1.0": 90_000, f"{UMG96}.4.1.0": 5000, f"{UMG96}.3.1.0": 1700, f"{UMG96}.1.13.0": 30_000},
+            {"device:snmp:power": 90_000_000, "device:snmp:energy_counter": 1_800_000_000_000},
+        ),
+    ],
+    ids=["apc-ups", "eaton-xups", "sentry3", "hpe-pdu3", "janitza-umg96"],
+)
+def test_models_of_which_no_recording_has_readings(object_id, told, samples):
+    """Written from the MIBs, shown by fake agents."""
+    with served(FakeAgent({OBJECT_ID: f"oid:{object_id}", **told})) as port:
+        config = Config(host="127.0.0.1", port=port, asset="rack")
+        assert sampled(SnmpDevice(config, "rack")) == samples
