@@ -185,6 +185,22 @@ def test_requests_keep_their_pace(case, service, monkeypatch):
     assert slept[0] == 3.0
 
 
+def test_a_service_that_is_not_there_is_one_sentence(case, service):
+    """The address is named, without a password that stands in it."""
+    service.server.shutdown()
+    service.server.server_close()
+    one = service.keep(
+        providers()[case.name](
+            case.zone, "intensity", {"url": service.url.replace("//", "//user:hunter2@"), **QUICK, "retries": 0}
+        )
+    )
+    with pytest.raises(SourceError, match="does not answer") as fault:
+        one.read(NOW, NOW + HOUR)
+
+    assert "hunter2" not in str(fault.value)
+    assert "127.0.0.1" in str(fault.value)
+
+
 @pytest.mark.parametrize("name", [c.name for c in CASES if c.variables])
 def test_without_a_key_nothing_is_asked(name, monkeypatch):
     """The sentence names the variable and the table."""

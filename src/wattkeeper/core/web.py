@@ -89,7 +89,7 @@ class Web:
         secrets: Sequence[str] = (),
     ) -> None:
         self.name, self._config = name, config
-        self._secrets = [s for s in secrets if s]
+        self._secrets = [s for s in (*secrets, httpx.URL(config.url).password) if s]
         retry = _Patience(
             total=config.retries,
             backoff_factor=config.backoff_s,
@@ -129,9 +129,9 @@ class Web:
                 f"{self.name} asks for a pause of {error.wait_s:.0f} s. What was read is kept; run it again then."
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            what = self.clean(f"{error}" or type(error).__name__)
+            what = f"{self._config.url} does not answer: {f'{error}' or type(error).__name__}"
             raise SourceError(
-                f"{self.name} at {self._config.url} does not answer: {what}. Check address and network, then run it again."
+                f"{self.name} at {self.clean(what)}. Check address and network, then run it again."
             ) from error
         if answer.is_success or answer.status_code in good:
             return answer

@@ -77,6 +77,15 @@ def test_units_become_ours():
             provider("DE", "intensity", config)
 
 
+def test_a_token_comes_from_the_environment_or_a_file(monkeypatch, tmp_path):
+    """It is sent as a bearer token and stands in no option."""
+    monkeypatch.setenv("WATTKEEPER_PROMETHEUS_TOKEN", "one")
+    (tmp_path / "token").write_text("two\n")
+    sent = [read([(NOW, 1)], **more)[1][0][2]["authorization"] for more in ({}, {"token_file": tmp_path / "token"})]
+
+    assert sent == ["Bearer one", "Bearer two"]
+
+
 def test_two_series_are_no_signal():
     """They are not added and none is picked."""
     with pytest.raises(SourceError, match="2 series match"):

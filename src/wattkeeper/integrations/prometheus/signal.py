@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from wattkeeper.core.errors import ConfigError, SourceError
 from wattkeeper.core.roles import SignalInfo
@@ -31,7 +32,9 @@ class Config(BaseModel):
     price_unit: str = Field("EUR/kWh", description="Its unit: a currency per kWh or MWh.")
     method: str = Field("", description="average or marginal, lifecycle or direct; day-ahead for a price.")
     hold_s: int = Field(3600, gt=0, description="Longest time a sample holds [s]; after that comes a gap.")
-    token: SecretStr = Field(SecretStr(""), description="Bearer token.")
+    token_file: Path | None = Field(
+        None, description="File that holds the bearer token. Default: WATTKEEPER_PROMETHEUS_TOKEN, or none."
+    )
     ca_file: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate.")
     retries: int = Field(5, ge=0, description="How often a request that failed is tried again.")
 
@@ -51,9 +54,7 @@ class PrometheusSignal:
         self._selector = selectors[kind].replace("{zone}", tidy(zone))
         unit, self._factor = _unit(kind, config)
         self.info = SignalInfo(f"{kind}:{zone}:prometheus", kind, unit, f"Prometheus {self._url}", "", config.method)
-        self._client = connect(
-            Access(token=config.token.get_secret_value(), ca_file=config.ca_file, retries=config.retries)
-        )
+        self._client = connect(Access(token=_token(config), ca_file=config.ca_file, retries=config.retries))
 
     def read(self, start_ms: int, end_ms: int) -> Stretch:
         """Return the samples of a span, as they were scraped. Raises SourceError where several series match."""
@@ -75,6 +76,15 @@ class PrometheusSignal:
     def close(self) -> None:
         """Let go of connections."""
         self._client.close()
+
+
+def _token(config: Config) -> str:
+    if config.token_file is None:
+        return os.environ.get("WATTKEEPER_PROMETHEUS_TOKEN", "")
+    try:
+        return config.token_file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read token_file {config.token_file} of [{WHERE}]: {error}.") from error
 
 
 def _unit(kind: str, config: Config) -> tuple[str, float]:
