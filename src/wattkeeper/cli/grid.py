@@ -211,7 +211,7 @@ def _tell(made: Forecast) -> None:
     out = common.console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("from (UTC)")
-    for name in ("mean", *(f"{level * 100:g} %" for level in made.levels)):
+    for name in ("forecast", *(f"{level * 100:g} %" for level in made.levels)):
         table.add_column(name, justify="right")
     for start_ms, values in daily(made):
         table.add_row(f"{iso(start_ms)[:13]}h", *(f"{v:,.4g}" for v in values))
@@ -287,11 +287,12 @@ def _scores(done: Backtest) -> None:
 
 
 def _errors(rows: list[dict[str, Any]], names: list[str], measure: str) -> Table:
+    form = ".2f" if measure.endswith("[%]") else ".4g"
     table = Table(box=None, pad_edge=False, header_style="bold", title=measure, title_justify="left")
     table.add_column("hours ahead")
     for name in names:
         table.add_column(name, justify="right")
     for model in dict.fromkeys(r["model"] for r in rows):
         cells = {r["hours"]: r["error"] for r in rows if r["model"] == model}
-        table.add_row(model, *("–" if cells.get(n) is None else f"{cells[n]:.2f}" for n in names))
+        table.add_row(model, *("–" if cells.get(n) is None else f"{cells[n]:{form}}" for n in names))
     return table
