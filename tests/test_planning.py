@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import polars as pl
 import pytest
 
+from tests.books.small import SITE, START, book, counter, held, node, power
+from wattkeeper.core.errors import ImportFileError
 from wattkeeper.core.roles import Intake, SignalInfo
-from wattkeeper.core.schema import SIGNALS
+from wattkeeper.core.schema import JOBS, SIGNALS
 from wattkeeper.core.signal import Signal
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Level
-from wattkeeper.planning import mean_over, read_queue, with_forecast
+from wattkeeper.planning import Usual, mean_over, read_queue, with_forecast
 
 HOUR = 3_600_000
 
@@ -65,16 +69,62 @@ def test_rows_become_jobs(tmp_path):
 
 def test_hours_a_signal_lacks_come_from_its_newest_forecast(tmp_path):
     """Hour 0 is known, 100 g; hours 1 and 2 are forecast, 150 and 160; hour 3 nobody knows. Hour 0's forecast is not used."""
-    book = Book.create(tmp_path / "book", '[[site]]\nid = "a"\n')
+    kept = Book.create(tmp_path / "book", '[[site]]\nid = "a"\n')
     infos = [SignalInfo(i, "intensity", "g/kWh", "test") for i in ("intensity:A", "intensity:A:forecast")]
     rows = [("intensity:A", 0, HOUR, 100.0)]
     rows += [("intensity:A:forecast", h * HOUR, (h + 1) * HOUR, v) for h, v in enumerate((90.0, 150.0, 160.0))]
-    book.take(Intake("test", signals=pl.DataFrame(rows, SIGNALS.schema, orient="row"), signal_infos=infos), 0)
-    signal = Signal.from_table(book.signal_rows("intensity:A"), infos[0])
-    values, used = with_forecast(book, signal, Grid(0, HOUR, 4))
-    known, none = with_forecast(book, signal, Grid(0, HOUR, 1))
+    kept.take(Intake("test", signals=pl.DataFrame(rows, SIGNALS.schema, orient="row"), signal_infos=infos), 0)
+    signal = Signal.from_table(kept.signal_rows("intensity:A"), infos[0])
+    values, used = with_forecast(kept, signal, Grid(0, HOUR, 4))
+    known, none = with_forecast(kept, signal, Grid(0, HOUR, 1))
 
     assert values.tolist()[:3] == [100.0, 150.0, 160.0]
     assert np.isnan(values[3])
     assert used == infos[1]
     assert (known.tolist(), none) == ([100.0], None)
+
+
+def test_what_a_users_jobs_drew_stands_for_what_nobody_says(tmp_path):
+    """ada's job drew 600 W on one GPU and 400 W of its node, bo's 300 W on one GPU: 1000 W, 300 W, and 650 W for others."""
+    site = "name = 'T'\n" + SITE + node("n1", 1) + node("n2", 1)
+    meters = [power("n1", 1000), counter("n1/gpu0", 600), counter("n2/gpu0", 300)]
+    made = book(tmp_path, site, meters, [held("j1", "n1/gpu0"), held("j2", "n2/gpu0")])
+    rows = [
+        dict.fromkeys(JOBS.schema.names()) | {"job_id": j, "user": u, "start_ms": START}
+        for j, u in (("j1", "ada"), ("j2", "bo"))
+    ]
+    made.take(Intake("t", jobs=pl.DataFrame(rows, schema=JOBS.schema)), now_ms=1)
+    usual = Usual(made)
+
+    assert [usual.power_w(u) for u in ("ada", "bo", "eve")] == pytest.approx([1000, 300, 650])
+    assert usual.notes == (
+        "power_w of 2 jobs is the mean of their users' past jobs on the ledger",
+        "power_w of 1 jobs is the mean of all past jobs on the ledger",
+    )
+
+
+def test_a_schedulers_queue_with_faults(tmp_path):
+    """One job is planned; one has a word that no queue has, one nothing that says its power."""
+    base = {
+        "job_state": "PENDING", "user_name": "ada", "tres_req_str": "gres/gpu=4", "time_limit": 60, "comment": "",
+    }  # fmt: skip
+    jobs = [
+        {**base, "job_id": 1, "comment": "wattkeeper: power_w=500"},
+        {**base, "job_id": 2, "comment": "wattkeeper: powre=500"},
+        {**base, "job_id": 3},
+    ]
+    (tmp_path / "q.json").write_text(json.dumps({"jobs": jobs}))
+    found, rejects = read_queue(tmp_path / "q.json", Grid(0, 3_600_000, 4))
+
+    assert [(j.id, j.power_w) for j in found] == [("1", 500)]
+    assert [(r.text, r.row) for r in rejects] == [("2", 2), ("3", 3)]
+    assert rejects[0].reason.startswith("it says 'powre'; a queue has job_id, ")
+    assert "no job on the ledger held a GPU" in rejects[1].reason
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"jobs": 1}', '{"items": [{"kind": "Pod"}]}'])
+def test_other_json_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "q.json").write_text(text)
+
+    with pytest.raises(ImportFileError, match="is not what squeue --json or kubectl get workloads"):
+        read_queue(tmp_path / "q.json", Grid(0, 3_600_000, 4))

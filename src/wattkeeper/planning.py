@@ -1,8 +1,9 @@
-"""Planning a queue: jobs from a CSV file and signals from the book to the planner, and its answer back in words."""
+"""Planning a queue: jobs of a file or a scheduler and signals of the book to the planner, and its answer in words."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.integrations.csvfile.link import open_sheet
 from wattkeeper.integrations.csvfile.numbers import read_reals
 from wattkeeper.integrations.csvfile.times import read_times
+from wattkeeper.integrations.kueue import queue as kueue
+from wattkeeper.integrations.slurm import queue as slurm
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.kernel import NOWHERE, Places
 from wattkeeper.plan.place import Plan, improve, plan, run_now
@@ -75,7 +78,8 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """A planned queue. signals: the words on where each site's values come from, by site and kind.
+    """A planned queue. signals: the words on where each site's values come from, by site and kind. notes: sentences on
+    what was taken for want of better.
 
     gap: (cost − bound) / bound of the weighed cost; None where a job found no place or the bound is not above 0.
     """
@@ -88,6 +92,7 @@ class Outlook:
     gap: float | None
     signals: dict[str, dict[str, SignalInfo]]
     rejects: tuple[Reject, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -112,7 +117,8 @@ def outlook(
     Raises ConfigError, ImportFileError, PlanInputError, and MissingExtraError for polish_s without highspy.
     """
     sites, signals = sites_of(book, grid, gpus, power_kw)
-    jobs, rejects = read_queue(queue, grid)
+    usual = Usual(book)
+    jobs, rejects = read_queue(queue, grid, usual.power_w)
     _need(signals, weights)
     problem = pose(grid, sites, jobs, weights)
     made = plan(problem)
@@ -125,7 +131,53 @@ def outlook(
     known = {k for site in signals.values() for k in site}
     lines = _lines(made, now, each_now, each, priced="price" in known)
     totals = [_totals(p, a, known) for p, a in ((now, each_now), (made.places, each))]
-    return Outlook(made, lines, totals[0], totals[1], made.bound_g, made.gap, signals, tuple(rejects))
+    return Outlook(made, lines, totals[0], totals[1], made.bound_g, made.gap, signals, tuple(rejects), usual.notes)
+
+
+class Usual:
+    """What jobs on the book's ledger usually draw; read when it is first asked for.
+
+    asked: how many jobs were given the mean of their user, and of all users.
+    """
+
+    def __init__(self, book: Book) -> None:
+        self._book = book
+        self._means_w: dict[str | None, float] | None = None
+        self.asked = [0, 0]
+
+    def power_w(self, user: str) -> float | None:
+        """Return the mean IT power of one GPU, with its share of the node, over a user's jobs, else over all jobs [W].
+
+        None where no job on the ledger held a GPU.
+        """
+        if self._means_w is None:
+            self._means_w = self._means()
+        power_w = self._means_w.get(user, self._means_w.get(None))
+        if power_w is not None:
+            self.asked[user not in self._means_w] += 1
+        return power_w
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken, in words."""
+        whose = ("their users' past jobs", "all past jobs")
+        return tuple(
+            f"power_w of {n} jobs is the mean of {of} on the ledger"
+            for n, of in zip(self.asked, whose, strict=True)
+            if n
+        )
+
+    def _means(self) -> dict[str | None, float]:
+        gpus = [a.id for a in self._book.tree().assets.values() if a.kind == "gpu"]
+        held = pl.when(pl.col("asset").is_in(gpus)).then(pl.col("held_ms")).otherwise(0).sum().alias("held_ms")
+        lines = self._book.postings.scan().filter(pl.col("job_id").is_not_null())
+        by_job = lines.group_by("job_id").agg(pl.col("energy_mj").sum(), held).filter(pl.col("held_ms") > 0).collect()
+        sums = by_job.join(self._book.jobs().select("job_id", "user"), on="job_id", how="left").group_by("user")
+        found = sums.agg(pl.col("energy_mj", "held_ms").sum())
+        means: dict[str | None, float] = {u: e / ms for u, e, ms in found.iter_rows() if u}
+        if found.height:
+            means[None] = int(found["energy_mj"].sum()) / int(found["held_ms"].sum())
+        return means
 
 
 def _need(signals: Mapping[str, Mapping[str, SignalInfo]], weights: Weights) -> None:
@@ -178,11 +230,17 @@ def mean_over(signal: Signal, grid: Grid) -> Floats:
     return signal.means(slots)
 
 
-def read_queue(path: Path, grid: Grid) -> tuple[list[Job], list[Reject]]:
-    """Return the jobs of a queue file (CSV, gzipped CSV or Parquet), and the rows that cannot be read.
+def read_queue(
+    path: Path, grid: Grid, power_w: Callable[[str], float | None] = lambda _user: None
+) -> tuple[list[Job], list[Reject]]:
+    """Return the jobs of a queue file (CSV, gzipped CSV or Parquet) or of what a scheduler prints (.json: `squeue --json`,
+    `kubectl get workloads -o json`), and the rows that cannot be read.
 
-    A job without a release may start at once. Raises ImportFileError for what is wrong with the file as a whole.
+    A job without a release may start at once. power_w: what a user's jobs usually draw, where a scheduler does not say.
+    Raises ImportFileError for what is wrong with the file as a whole.
     """
+    if path.suffix == ".json":
+        return _scheduled(path, grid, power_w)
     sheet = open_sheet(path)
     if missing := [name for name in REQUIRED if name not in sheet.columns]:
         raise ImportFileError(
@@ -194,17 +252,53 @@ def read_queue(path: Path, grid: Grid) -> tuple[list[Job], list[Reject]]:
     rejects: list[Reject] = []
     for batch in sheet.batches(wanted):
         rejects += batch.rejects
-        cells, faults = _columns(batch.cells)
-        for row, fault, values in zip(batch.cells["row"], faults, cells.iter_rows(named=True), strict=True):
-            why = fault
-            if not why:
-                try:
-                    jobs.append(_job(values, grid))
-                except ValueError as error:
-                    why = str(error)
-            if why:
-                rejects.append(Reject(str(path), row, why, str(values["job_id"] or "")))
+        jobs += _jobs(batch.cells, grid, str(path), rejects)
     return jobs, rejects
+
+
+def _jobs(rows: pl.DataFrame, grid: Grid, source: str, rejects: list[Reject]) -> Iterator[Job]:
+    """Yield the jobs of rows as they stand in a file, `row` among them; what cannot be read is added to rejects."""
+    cells, faults = _columns(rows)
+    for row, fault, values in zip(rows["row"], faults, cells.iter_rows(named=True), strict=True):
+        why = fault
+        if not why:
+            try:
+                yield _job(values, grid)
+            except ValueError as error:
+                why = str(error)
+        if why:
+            rejects.append(Reject(source, row, why, str(values["job_id"] or "")))
+
+
+def _scheduled(path: Path, grid: Grid, power_w: Callable[[str], float | None]) -> tuple[list[Job], list[Reject]]:
+    """Return the jobs that wait in a scheduler, from what it printed."""
+    try:
+        told = json.loads(path.read_text("utf-8"))
+        waiting = list((slurm if "jobs" in told else kueue).waiting(told))
+    except OSError as error:
+        raise ImportFileError(f"Cannot read {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ImportFileError(
+            f"{path} is not what squeue --json or kubectl get workloads.kueue.x-k8s.io -A -o json prints: {error}."
+        ) from error
+    rejects: list[Reject] = []
+    rows = []
+    for at, (cells, why) in enumerate(waiting, 1):
+        strange = [c for c in cells if c not in {*COLUMNS, "user"}]
+        reason = why or (f"it says '{strange[0]}'; a queue has {', '.join(COLUMNS)}" if strange else "")
+        if not reason and "power_w" not in cells:
+            usual_w = power_w(cells["user"])
+            if usual_w is None:
+                reason = "nothing says what it draws, and no job on the ledger held a GPU: say power_w with the job"
+            else:
+                cells["power_w"] = repr(usual_w)
+        if reason:
+            rejects.append(Reject(str(path), at, reason, cells["job_id"]))
+        else:
+            rows.append({"row": at, **cells})
+    schema = {"row": pl.Int64} | dict.fromkeys(COLUMNS, pl.String)
+    table = pl.DataFrame([{c: r.get(c) for c in schema} for r in rows], schema=schema)
+    return list(_jobs(table, grid, str(path), rejects)), rejects
 
 
 def _columns(cells: pl.DataFrame) -> tuple[pl.DataFrame, list[str | None]]:
@@ -348,6 +442,7 @@ def to_json(found: Outlook) -> dict[str, Any]:
         "unplaced": found.made.unplaced,
         "skipped": found.made.problem.skipped,
         "refused": [{"row": r.row, "reason": r.reason, "job_id": r.text} for r in found.rejects],
+        "notes": list(found.notes),
         "signals": {
             site: {k: {"id": i.id, "provider": i.provider, "method": i.method} for k, i in infos.items()}
             for site, infos in found.signals.items()

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def plan(
-    queue: Path = typer.Argument(..., help="CSV or Parquet: job_id, gpus, duration_h, power_w, and more; see below."),
+    queue: Path = typer.Argument(
+        ...,
+        help="CSV or Parquet: job_id, gpus, duration_h, power_w, and more; or .json of squeue or kubectl. See below.",
+    ),
     book: Path = common.BOOK,
     start: str | None = typer.Option(None, "--from", help="First instant planned. Default: the next full slot."),
     hours: float = typer.Option(96.0, min=0.01, help="How far ahead to plan [h]."),
@@ -36,7 +39,10 @@ def plan(
     Prints the totals beside those of running now, and a lower bound that no plan can be below. Nothing is acted upon.
     The queue may also have: release, deadline (ISO 8601), tier (critical, deadline, elastic), sites (a;b:KWH:MINUTES
     where data must be moved), levels (cap levels, SLOWDOWN@POWER such as 1.06@0.8;1.25@0.7), suspendable (yes, no),
-    resume_min, resume_kwh, delay_weight. Jobs that cannot be planned are named and the exit code is then 3.
+    resume_min, resume_kwh, delay_weight. A .json file is what `squeue --json` or `kubectl get workloads -A -o json`
+    prints: jobs that wait are planned, and say such wishes in their comment or annotations.
+
+    Jobs that cannot be planned are named and the exit code is then 3.
 
     Example: wattkeeper plan queue.csv --book mybook --hours 48 --money 500 --figure plan.html
     """
@@ -89,6 +95,8 @@ def _show(found: Outlook, most: int) -> None:
         for kind in ("intensity forecast", "price forecast"):
             if kind in infos:
                 out.print(f"{site}: {kind} {infos[kind].id} ({infos[kind].version})", style="dim")
+    for note in found.notes:
+        out.print(f"{note}.", style="dim")
     out.print()
     out.print(_jobs(found, most))
     for line in (x for x in found.lines if x.planned is None):

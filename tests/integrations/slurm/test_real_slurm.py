@@ -11,6 +11,8 @@ import pytest
 from tests.integrations.slurm.cluster import SlurmCluster, missing, until
 from wattkeeper.integrations.slurm.gres import ScontrolSource, SqueueSource
 from wattkeeper.integrations.slurm.sacct import NodeSize, SacctSource
+from wattkeeper.plan.problem import Grid
+from wattkeeper.planning import read_queue
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"Slurm is not all installed: {', '.join(missing())}"),
@@ -111,3 +113,30 @@ def test_a_requeued_job_has_both_runs(slurm, monkeypatch):
 
     assert 2 == len(runs)
     assert runs[0][2] <= runs[1][1]  # one after the other
+
+
+def test_what_waits_can_be_planned(slurm, tmp_path):
+    """A job that may begin in an hour and an array of two, as squeue prints them; a running one and one without GPUs are
+    not in it."""
+    options = ("--begin=now+1hour", "--gres=gpu:4", "--time=90")
+    one = slurm.submit(*options, "--comment=wattkeeper: tier=elastic, power_w=600", "--deadline=now+1day")
+    array = slurm.submit(*options, "--array=1,3%1", "--comment=wattkeeper: power_w=500")
+    plain = slurm.submit("--begin=now+1hour", "-n1")
+    running = slurm.submit("--gres=gpu:1", script="sleep 60")
+    slurm.wait_running(running)
+    (tmp_path / "queue.json").write_text(slurm.run("squeue", "--json"))
+    for job in (one, array, plain, running):
+        slurm.run("scancel", job)
+    start_ms = int(time.time() * 1000)
+    jobs, rejects = read_queue(tmp_path / "queue.json", Grid(start_ms, 3_600_000, 48))
+    found = {j.id: (j.gpus, j.duration_ms, j.power_w, j.tier) for j in jobs}
+
+    assert rejects == []
+    assert found == {
+        one: (4, 5_400_000, 600, "elastic"),
+        f"{array}_1": (4, 5_400_000, 500, "elastic"),
+        f"{array}_3": (4, 5_400_000, 500, "elastic"),
+    }
+    release_ms = next(j.release_ms for j in jobs if j.id == one)
+    assert 3_500_000 < release_ms - start_ms < 3_700_000
+    assert next(j.deadline_ms for j in jobs if j.id == one) > start_ms + 80_000_000

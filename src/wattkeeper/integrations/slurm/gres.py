@@ -102,9 +102,9 @@ class SqueueSource:
         nodes, detail = job.get("nodes") or "", job.get("gres_detail") or []
         if not nodes or not detail:
             return
-        array, task = _number(job.get("array_job_id")), _number(job.get("array_task_id"))
+        array, task = number(job.get("array_job_id")), number(job.get("array_task_id"))
         job_id = f"{array}_{task}" if array and task is not None else str(job["job_id"])
-        start_ms = (_number(job.get("start_time")) or 0) * 1000
+        start_ms = (number(job.get("start_time")) or 0) * 1000
         for node, gres in zip(expand_hosts(nodes), detail, strict=False):
             for i in gpus_in(gres):
                 yield self.prefix + job_id, f"{node}/gpu{i}", start_ms, None, 1.0, False
@@ -145,7 +145,7 @@ class PrologSource:
         return [(self.prefix + job, f"{host}/gpu{i}", start_ms, end_ms, 1.0, False) for i in gpus]
 
 
-def _number(value: Any) -> int | None:
+def number(value: Any) -> int | None:
     """Return a number of Slurm's JSON, plain or as {set, infinite, number}."""
     if isinstance(value, dict):
         return int(value["number"]) if value.get("set") else None

@@ -1,0 +1,1 @@
+"""Kueue: Workloads of a Kubernetes cluster that wait for quota."""
