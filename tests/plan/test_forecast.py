@@ -67,6 +67,21 @@ def test_a_hole_takes_the_day_before():
     assert np.delete(whole, [0, 1, 30]).tolist() == np.delete(np.arange(96.0), [0, 1, 30]).tolist()
 
 
+def test_with_too_little_to_learn_from_the_profile_stands_in():
+    """Of twelve weeks all but the first and the last five days are missing: there is nothing to learn from."""
+    past = seasonal()
+    past[168:-120] = np.nan
+
+    assert BY_NAME["ridge"].fit(past, 48)(past).tolist() == BY_NAME["profile"].fit(past, 48)(past).tolist()
+
+
+def test_a_flat_series_is_forecast_flat():
+    """No spread to scale by: every model says 42, and no quantile differs."""
+    past = np.full(TWELVE_WEEKS, 42.0)
+    for model in MODELS:
+        assert model.fit(past, 48)(past) == pytest.approx(np.full(48, 42.0))
+
+
 def test_days_end_at_the_origin():
     """50 hours are two whole days, from hour 2 on."""
     assert days_of(np.arange(50.0))[:, 0].tolist() == [2, 26]

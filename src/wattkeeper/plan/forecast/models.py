@@ -58,6 +58,8 @@ def profile(_history: Floats, hours: int, weeks: int = 4) -> Predict:
 _RIDGE = 100.0
 _SEASON_DAYS = 28
 _LOOK_DAYS = 8
+_LEAST_DAYS = 8
+"""Days to learn from; with fewer the profile stands in."""
 _CUT_HOURS = WEEK
 """Targets beyond a week are forecast as the same hour within it: what is that far no longer depends on today."""
 
@@ -74,12 +76,14 @@ def ridge(history: Floats, hours: int) -> Predict:
     told = ~np.isnan(days_of(history))
     last = len(days) - span
     origins = np.arange(_SEASON_DAYS, last + 1)
-    if len(origins) < 8:
+    if len(origins) < _LEAST_DAYS:
         return profile(history, hours)
     x, season = _features(days, origins)
     at = origins[:, None] + np.arange(span)
     y = days[at].reshape(len(origins), -1)[:, :ahead] - np.tile(season, (1, span))[:, :ahead]
     sound = told[at].reshape(len(origins), -1)[:, :ahead].mean(axis=1) > 0.5
+    if sound.sum() < _LEAST_DAYS:
+        return profile(history, hours)
     x, y = x[sound], y[sound]
     centre, width = x.mean(axis=0), x.std(axis=0) + 1e-9
     scaled, mean = (x - centre) / width, y.mean(axis=0)
