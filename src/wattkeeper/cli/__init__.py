@@ -11,7 +11,7 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import imports, token
+from wattkeeper.cli import grid, imports, token
 from wattkeeper.cli.attribute import attribute
 from wattkeeper.cli.backtest import backtest
 from wattkeeper.cli.budget import budget
@@ -60,6 +60,7 @@ app.command("plan")(plan)
 app.command("backtest")(backtest)
 app.command("route")(route)
 app.command("budget")(budget)
+app.add_typer(grid.app, name="grid")
 app.command("demo")(demo)
 
 
