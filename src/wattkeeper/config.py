@@ -248,6 +248,11 @@ class SiteFile(_Table):
     nodes: list[NodeGroupConfig] = Field(default_factory=list, description="Assets, many equal nodes at once.")
     meter: list[MeterConfig] = Field(default_factory=list, description="Meters the imports do not declare themselves.")
     csv: dict[str, CsvConfig] = Field(default_factory=dict, description="Named CSV and Parquet layouts.")
+    grid: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="How grid signals are fetched, by provider: [grid.electricitymaps] and so on; the keys stand in "
+        "each integration's README.",
+    )
     default_parent: str = Field("", description="Where nodes go that an import meets first. Default: the only site.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="Choices of the books.")
     agent: AgentConfig = Field(default_factory=AgentConfig, description="The agent that reads live meters.")

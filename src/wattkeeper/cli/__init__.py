@@ -11,8 +11,10 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import agent, imports, token
+from wattkeeper.cli import agent, grid, imports, token
 from wattkeeper.cli.attribute import attribute
+from wattkeeper.cli.backtest import backtest
+from wattkeeper.cli.budget import budget
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
 from wattkeeper.cli.doctor import doctor
@@ -20,6 +22,7 @@ from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.plan import plan
+from wattkeeper.cli.route import route
 from wattkeeper.cli.serve import serve
 from wattkeeper.cli.statement import statement
 from wattkeeper.cli.top import top
@@ -59,6 +62,10 @@ app.command("serve")(serve)
 app.add_typer(token.app, name="token")
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
+app.command("backtest")(backtest)
+app.command("route")(route)
+app.command("budget")(budget)
+app.add_typer(grid.app, name="grid")
 app.command("demo")(demo)
 
 
