@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,7 +38,7 @@ class SiteConfig(_Table):
     water: float | str | None = Field(
         None, description="Water at the site and in generation: a number [L/kWh of facility energy] or a signal."
     )
-    pue: float | str | None = Field(
+    pue: Annotated[float, Field(ge=1)] | str | None = Field(
         None,
         description="Facility energy over IT energy: a number of at least 1 or the id of a signal. "
         "Left out where a facility meter stands on the site itself.",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from wattkeeper import config
-from wattkeeper.core.assets import Asset, AssetTree, Meter
+from wattkeeper.core.assets import MARGIN, Asset, AssetTree, Meter
 from wattkeeper.core.clock import day_of, day_start_ms, next_day
 from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
@@ -26,6 +27,9 @@ from wattkeeper.lake.state import State
 FORMAT = "2"
 """Layout of the directory; a book of another format is refused."""
 
+
+NEVER = 2**62
+"""No reading is above it."""
 
 FOREVER_MS = 2**62
 """End of what has no end yet."""
@@ -75,6 +79,11 @@ class Book:
         """The tables that attribution writes, by name."""
         return {t.spec.name: t for t in (self.postings, self.job_days, self.meter_hours, self.findings)}
 
+    @property
+    def site_digest(self) -> str:
+        """What the site file says, as a digest: it changes with each edit."""
+        return hashlib.blake2b((self.root / "site.toml").read_bytes(), digest_size=16).hexdigest()
+
     @cached_property
     def site_file(self) -> config.SiteFile:
         """The site file."""
@@ -97,40 +106,49 @@ class Book:
             self._known = (now, tree, list((met | {m.id: m for m in self.site_file.meters()}).values()))
         return self._known[1:]
 
-    def take(self, intake: Intake, now_ms: int) -> list[Reject]:
+    def take(self, intake: Intake, now_ms: int, *, replace: bool = False) -> list[Reject]:
         """Keep one batch; return the rows it refused, its own and those that fit nothing in the book.
 
+        Two values for one thing are both kept, and a rule that does not know the order of import says which stands;
+        that is told. replace: what the batch has takes the place of what the book has of the same: readings of a meter at
+        an instant, jobs with their allocations, stretches of a signal.
         Days that the batch touches are marked before it is committed: a crash in between costs a look, not a number.
         """
         refused = list(intake.rejects)
         self.state.register(self._placed(intake, refused), intake.meters, intake.signal_infos)
         accepted = 0
         for part, rows in self._by_day(intake, refused):
-            self.readings.append(rows, part)
+            self.readings.append(rows, part, replace=replace)
             self.state.mark_stale([(part[0], *self._span(*part))])
             accepted += rows.height
         self.readings.table.commit()
-        for table, rows in zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), strict=True):
-            new = self._new_signals(intake) if table is self.signals_table else rows
-            if new.height:
-                self.state.mark_stale(self._touched(new))
-                if table is self.allocations_table:
-                    self.state.mark_stale(self._guesses_touched(new))
-                table.write(new.select(table.spec.schema.names()).sort("start_ms"))
+        tables = zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), (0, 1, 2), strict=True)
+        for table, came, which in tables:
+            published = bool(intake.replaces) and table is self.signals_table
+            rows = self._republished(intake) if published else came
+            if not rows.height:
+                table.commit()  # what was only taken back
+                continue
+            self.state.mark_stale(self._touched(rows))
+            if table is self.allocations_table:
+                self.state.mark_stale(self._guesses_touched(rows))
+            if replace and not published:
+                self._drop(table, (_same_job, _same_holding, _same_stretch)[which], intake)
+            elif table is not self.allocations_table and not published:
+                refused += self._contradicted(table, rows, intake.source)
+            table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
             table.commit()
-            accepted += new.height
+            accepted += rows.height
         self.state.log_import(intake.source, now_ms, accepted, refused)
         return refused
 
-    def _new_signals(self, intake: Intake) -> pl.DataFrame:
-        """Return the signal rows that the book has to add; stage the removal of those that they replace.
+    def _republished(self, intake: Intake) -> pl.DataFrame:
+        """Return the rows of signals that were published anew; stage the removal of those that they stand in place of.
 
         A row that comes again as it was stays where it is, so that nothing is attributed anew for it. Files that hold
         rows to be replaced are written anew without them.
         """
         rows, old = intake.signals.select(SIGNALS.schema.names()), self.signals_table
-        if not intake.replaces:
-            return rows
         named, start = pl.col("signal"), pl.col("start_ms")
         spans = [(named == s) & (start >= a) & (start < b) for s, a, b in intake.replaces]
         stood = old.scan().filter(pl.any_horizontal(spans)).collect()
@@ -145,6 +163,39 @@ class Book:
                     if kept.height:
                         old.write(kept)
         return rows.join(stood, on=rows.columns, how="anti")
+
+    def _drop(self, table: Table, same: Callable[[pl.DataFrame, Intake], pl.Series], intake: Intake) -> None:
+        """Stage the removal of the rows that an intake stands in the place of, by making the table's files anew."""
+        rows = table.scan().collect()
+        gone = same(rows, intake)
+        if gone.any():
+            self.state.mark_stale(self._touched(rows.filter(gone)))
+            table.drop(table.files())
+            table.write(rows.filter(~gone))
+
+    def _contradicted(self, table: Table, rows: pl.DataFrame, source: str) -> list[Reject]:
+        """Return what changes nothing, as the book has it otherwise: a lesser value of a signal, an earlier end of a job
+        or other words on it."""
+        if table is self.signals_table:
+            keys, told, what, stands = ["signal", "start_ms", "end_ms"], ["value"], "signal", "the larger value stands"
+            known, beaten = (
+                self.signal_rows(*rows["signal"].unique().to_list()),
+                pl.col("value") < pl.col("value_known"),
+            )
+        else:
+            keys, told, what, stands = ["job_id"], ["end_ms", "user", "project", "state"], "job", "the later end stands"
+            known = self.jobs().filter(pl.col("end_ms").is_not_null())
+            other = pl.any_horizontal(pl.col(c).is_not_null() & (pl.col(c) != pl.col(f"{c}_known")) for c in told[1:])
+            earlier, same = (op(pl.col("end_ms"), pl.col("end_ms_known")) for op in (pl.Expr.lt, pl.Expr.eq))
+            beaten = earlier | (same & other)
+        both = rows.join(known.select(*keys, *told), on=keys, suffix="_known")
+        found = both.filter(beaten).group_by(keys[0]).len().sort(keys[0])
+        return [
+            Reject(
+                source, 0, f"{what} '{name}' ({n}): the book has it otherwise and {stands}; to correct it: --replace"
+            )
+            for name, n in found.iter_rows()
+        ]
 
     def _placed(self, intake: Intake, refused: list[Reject]) -> list[Asset]:
         """Return an intake's new assets that have a place in the book; the others are refused.
@@ -176,9 +227,16 @@ class Book:
             {"meter": list(sites), "site": list(sites.values())}, schema={"meter": pl.String, "site": pl.String}
         )
         rows = intake.readings.join(names, on="meter", how="left", maintain_order="left")
+        rows = self._possible(rows, intake.source, refused)
+        measures = {m.id: m.asset for m in self.meters()}
         for (meter,), some in rows.filter(pl.col("site").is_null()).group_by("meter"):
-            cure = "declare it in the site file under [[meter]]"
-            refused.append(Reject(intake.source, 0, f"{some.height} readings of unknown meter '{meter}': {cure}"))
+            why = f"{some.height} readings of unknown meter '{meter}': declare it in the site file under [[meter]]"
+            if meter in measures:
+                why = (
+                    f"{some.height} readings of meter '{meter}', which measures '{measures[str(meter)]}': the book has no such "
+                    "asset. Correct the meter's asset in the site file, or declare that asset"
+                )
+            refused.append(Reject(intake.source, 0, why))
         for (site,), some in rows.filter(pl.col("site").is_not_null()).group_by("site"):
             zone = self.site_file.site_named(str(site)).timezone
             first, last = some["time_ms"].min(), some["time_ms"].max()
@@ -186,6 +244,29 @@ class Book:
             place = np.searchsorted(edges, some["time_ms"].to_numpy(), side="right") - 1
             for (day,), part in some.with_columns(pl.Series("place", place)).group_by("place"):
                 yield (str(site), days[int(day)]), part
+
+    def _possible(self, rows: pl.DataFrame, source: str, refused: list[Reject]) -> pl.DataFrame:
+        """Return the readings without power, or energy of an interval, that the asset cannot draw; those are refused.
+
+        The bound is 1.2 × the asset's ceiling, as for counters, which are looked at step by step when they are read.
+        """
+        tree, bounds = self.tree(), []
+        for m in self.meters():
+            ceiling_w = tree[m.asset].ceiling_w if m.asset in tree.assets else 0.0
+            span_ms = {"power": 1000, "energy_interval": m.interval_ms}.get(m.quantity, 0)
+            if ceiling_w and span_ms:
+                bounds.append((m.id, round(MARGIN * ceiling_w * span_ms), ceiling_w, span_ms))
+        bounded = pl.DataFrame(bounds, schema=["meter", "bound", "ceiling_w", "span_ms"], orient="row")
+        if not bounds:
+            return rows
+        checked = rows.join(bounded, on="meter", how="left", maintain_order="left")
+        above = pl.col("value") > pl.col("bound").fill_null(NEVER)
+        for (meter, ceiling_w, span_ms), some in checked.filter(above).group_by("meter", "ceiling_w", "span_ms"):
+            largest_w = int(some["value"].max()) / int(str(span_ms))  # type: ignore[arg-type]
+            why = f"up to {largest_w:,.0f} W, and it cannot draw more than {float(str(ceiling_w)):,.0f} W"
+            cure = "is the unit right? Else set max_power_w of its asset"
+            refused.append(Reject(source, 0, f"{some.height} readings of meter '{meter}': {why}; {cure}"))
+        return checked.filter(~above).select(rows.columns)
 
     def _span(self, site: str, day: str) -> tuple[int, int]:
         zone = self.site_file.site_named(site).timezone
@@ -252,6 +333,29 @@ class Book:
         self.__dict__.pop("site_file", None)
         self._known = None
         self.state.mark_stale((site.id, 0, FOREVER_MS) for site in self.site_file.site)
+
+
+def _same_job(rows: pl.DataFrame, intake: Intake) -> pl.Series:
+    return rows["job_id"].is_in(intake.jobs["job_id"].unique().to_list())
+
+
+def _same_holding(rows: pl.DataFrame, intake: Intake) -> pl.Series:
+    """Return the allocations of jobs that the intake tells anew, or else of the same job on the same asset."""
+    held = intake.allocations.select("job_id", "asset").unique().with_columns(held=pl.lit(value=True))
+    told = rows.join(held, on=["job_id", "asset"], how="left", maintain_order="left")["held"].fill_null(value=False)
+    return told | _same_job(rows, intake)
+
+
+def _same_stretch(rows: pl.DataFrame, intake: Intake) -> pl.Series:
+    """Return the stretches of signals that lie within one of the intake's."""
+    new = (
+        intake.signals.select("signal", "start_ms", pl.col("end_ms").alias("until_ms"))
+        .unique()
+        .sort("start_ms", "until_ms")
+    )
+    placed = rows.with_row_index("row").sort("start_ms")
+    found = placed.join_asof(new, on="start_ms", by="signal", strategy="backward", check_sortedness=False)
+    return found.sort("row").select((pl.col("until_ms") >= pl.col("end_ms")).fill_null(value=False)).to_series()
 
 
 def _day_edges(first_ms: int, last_ms: int, zone: str) -> tuple[NDArray[np.int64], list[str]]:

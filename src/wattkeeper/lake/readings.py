@@ -76,8 +76,19 @@ class ReadingsStore:
         self.table = Table(root / "readings", READINGS)
         self.index_root = root / "index"
 
-    def append(self, rows: pl.DataFrame, part: Partition) -> None:
-        """Stage readings of one site and day as a further file; `table.commit` makes them count."""
+    def append(self, rows: pl.DataFrame, part: Partition, *, replace: bool = False) -> None:
+        """Stage readings of one site and day as a further file; `table.commit` makes them count.
+
+        replace: what the day has of the same meters at the same instants goes.
+        """
+        files = self.days().get(part, []) if replace else []
+        if files:
+            names = READINGS.schema.names()
+            old = pl.concat([pl.read_parquet(self.table.root / f.path, columns=names) for f in files])
+            kept = old.join(rows, on=["meter", "time_ms"], how="anti")
+            if kept.height < old.height:
+                self.table.drop(files)
+                rows = pl.concat([kept, rows.select(names)])
         ordered = rows.select("meter", "time_ms", "value").sort("meter", "time_ms")
         self._write(ordered.to_arrow(), part, [ordered.height])
 
