@@ -10,7 +10,7 @@ import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from wattkeeper import cli, config
+from wattkeeper import cli, config, routing
 from wattkeeper.core import schema
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -19,7 +19,12 @@ NOTE = "<!-- Made from the code by docs/generate.py. -->\n\n"
 
 def pages() -> dict[str, str]:
     """Return file name → text of every generated page."""
-    return {"cli.md": cli_page(), "site-file.md": site_file_page(), "tables.md": tables_page()}
+    return {
+        "cli.md": cli_page(),
+        "site-file.md": model_page("Site file", config.SiteFile),
+        "service-file.md": model_page("Service file", routing.ServiceFile),
+        "tables.md": tables_page(),
+    }
 
 
 def cli_page() -> str:
@@ -57,11 +62,11 @@ def _parameter(p: typing.Any) -> str:
     return f"| {name} | {default} | {_cell(getattr(p, 'help', '') or '')} |"
 
 
-def site_file_page() -> str:
-    """Return the reference of the site file: every table and key."""
-    lines = [NOTE + "# Site file\n", "TOML. Unknown keys are refused, so a typing error never goes unnoticed.\n"]
-    seen: list[type[BaseModel]] = [config.SiteFile]
-    titles = {config.SiteFile: "Top level"}
+def model_page(title: str, top: type[BaseModel]) -> str:
+    """Return the reference of a TOML file: every table and key."""
+    lines = [NOTE + f"# {title}\n", "TOML. Unknown keys are refused, so a typing error never goes unnoticed.\n"]
+    seen: list[type[BaseModel]] = [top]
+    titles = {top: "Top level"}
     for model in seen:
         title = titles[model]
         lines += [f"## {title}\n", (model.__doc__ or "").strip() + "\n"]

@@ -1,6 +1,7 @@
 """The loop: measure → keep → attribute → value → report, each step one function on a book.
 
-This is the one room that knows the order of things. `take` keeps what a source yields, `attribute` turns readings into
+This is the one room that knows the order of things. `take` keeps what a source yields, `fold` what agents have sent and
+a server has journaled, `attribute` turns readings into
 postings for every day that may have changed, `check` proves that they add up; `statement`, `job` and `meter_summary`
 ask the ledger.
 """
@@ -15,10 +16,11 @@ import polars as pl
 from wattkeeper.attribution import Attributed, Progress, SiteRun
 from wattkeeper.core.roles import Reject, Source
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.fold import fold
 from wattkeeper.questions import job, meter_summary, statement
 from wattkeeper.valuing import signal_of
 
-__all__ = ["Balance", "attribute", "check", "job", "meter_summary", "signal_of", "statement", "take"]
+__all__ = ["Balance", "attribute", "check", "fold", "job", "meter_summary", "signal_of", "statement", "take"]
 
 
 def quiet(_what: str, _done: int, _total: int) -> None:
@@ -49,13 +51,14 @@ def attribute(book: Book, *, everything: bool = False, workers: int = 2, progres
     does not grow with days.
     """
     done = Attributed()
-    site_digest = book.site_digest
-    everything |= book.state.fact("attributed_by") not in {None, site_digest}
-    for site in book.site_file.site:
-        run = SiteRun(book, site, done)
-        run.attribute(everything, workers, progress)
-    versions = json.dumps({name: table.version() for name, table in book.ledger.items()})
-    book.state.remember(ledger=versions, attributed_by=site_digest)
+    with book.writing():
+        site_digest = book.site_digest
+        everything |= book.state.fact("attributed_by") not in {None, site_digest}
+        for site in book.site_file.site:
+            run = SiteRun(book, site, done)
+            run.attribute(everything, workers, progress)
+        versions = json.dumps({name: table.version() for name, table in book.ledger.items()})
+        book.state.remember(ledger=versions, attributed_by=site_digest)
     return done
 
 

@@ -11,14 +11,18 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import grid, imports
+from wattkeeper.cli import grid, imports, token
 from wattkeeper.cli.attribute import attribute
+from wattkeeper.cli.backtest import backtest
+from wattkeeper.cli.budget import budget
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
 from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.plan import plan
+from wattkeeper.cli.route import route
+from wattkeeper.cli.serve import serve
 from wattkeeper.cli.statement import statement
 from wattkeeper.cli.vacuum import vacuum
 from wattkeeper.core.errors import WattkeeperError
@@ -49,9 +53,14 @@ app.command("check")(check)
 app.command("statement")(statement)
 app.command("job")(job)
 app.command("meters")(meters)
+app.command("serve")(serve)
+app.add_typer(token.app, name="token")
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
 app.add_typer(grid.app, name="grid")
+app.command("backtest")(backtest)
+app.command("route")(route)
+app.command("budget")(budget)
 app.command("demo")(demo)
 
 

@@ -49,7 +49,7 @@ class SignalInfo:
 
 @dataclass(slots=True)
 class Intake:
-    """One batch on its way into a book.
+    """One batch on its way into a book. The meters of `readings` may be text, or an Enum in the order of their names.
 
     replaces: (signal, start_ms, end_ms): rows of the signal that start there give way to those of the batch, so that a
     value that its publisher revised is not kept twice.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import math
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +22,8 @@ from wattkeeper.core.clock import day_of, day_start_ms, next_day
 from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
-from wattkeeper.lake.delta import Partition, Table
-from wattkeeper.lake.readings import ReadingsStore
+from wattkeeper.lake.delta import Mark, Partition, Table
+from wattkeeper.lake.readings import ReadingsStore, names_of
 from wattkeeper.lake.state import State
 
 FORMAT = "2"
@@ -34,6 +36,8 @@ NEVER = 2**62
 FOREVER_MS = 2**62
 """End of what has no end yet."""
 
+CURE = "declare it in the site file under [[meter]]"
+
 
 class Book:
     """A book on disk. `create` makes one, `Book(root)` opens one."""
@@ -45,6 +49,7 @@ class Book:
         self.state = State(root / "state.sqlite")
         if (found := self.state.fact("format")) != FORMAT:
             raise BookError(f"Book {root} has format {found}; this version of Wattkeeper reads format {FORMAT}.")
+        self._writing = False
         self._known: tuple[str | None, AssetTree, list[Meter]] | None = None
         self.readings = ReadingsStore(root)
         self.jobs_table = Table(root / "jobs", JOBS, by_day=False)
@@ -106,14 +111,33 @@ class Book:
             self._known = (now, tree, list((met | {m.id: m for m in self.site_file.meters()}).values()))
         return self._known[1:]
 
-    def take(self, intake: Intake, now_ms: int, *, replace: bool = False) -> list[Reject]:
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only process that writes to the book; waits while another one does. Within it, once more is the same."""
+        if self._writing:
+            yield
+            return
+        with (self.root / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
+
+    def take(self, intake: Intake, now_ms: int, mark: Mark | None = None, *, replace: bool = False) -> list[Reject]:
         """Keep one batch; return the rows it refused, its own and those that fit nothing in the book.
 
         Two values for one thing are both kept, and a rule that does not know the order of import says which stands;
         that is told. replace: what the batch has takes the place of what the book has of the same: readings of a meter at
         an instant, jobs with their allocations, stretches of a signal.
         Days that the batch touches are marked before it is committed: a crash in between costs a look, not a number.
+        mark: how far a source was read, kept with the readings in one commit.
         """
+        with self.writing():
+            return self._take(intake, now_ms, mark, replace=replace)
+
+    def _take(self, intake: Intake, now_ms: int, mark: Mark | None, *, replace: bool) -> list[Reject]:
         refused = list(intake.rejects)
         self.state.register(self._placed(intake, refused), intake.meters, intake.signal_infos)
         accepted = 0
@@ -121,7 +145,7 @@ class Book:
             self.readings.append(rows, part, replace=replace)
             self.state.mark_stale([(part[0], *self._span(*part))])
             accepted += rows.height
-        self.readings.table.commit()
+        self.readings.table.commit(mark)
         tables = zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), (0, 1, 2), strict=True)
         for table, came, which in tables:
             published = bool(intake.replaces) and table is self.signals_table
@@ -197,6 +221,10 @@ class Book:
             for name, n in found.iter_rows()
         ]
 
+    def placed(self, assets: Iterable[Asset]) -> list[Asset]:
+        """Return assets with new nodes put where the site file wants them. Raises ConfigError where it does not say."""
+        return [a if a.parent != "" else replace(a, parent=self.site_file.parent_of_new_nodes) for a in assets]
+
     def _placed(self, intake: Intake, refused: list[Reject]) -> list[Asset]:
         """Return an intake's new assets that have a place in the book; the others are refused.
 
@@ -209,7 +237,7 @@ class Book:
             ready = [a for a in new if a.parent in known or not a.parent]
             if not ready:
                 break
-            fitting += [replace(a, parent=self.site_file.parent_of_new_nodes) if a.parent == "" else a for a in ready]
+            fitting += self.placed(ready)
             known |= {a.id for a in ready}
             new = [a for a in new if a.id not in known]
         for a in new:
@@ -222,51 +250,67 @@ class Book:
         if not intake.readings.height:
             return
         tree = self.tree()
-        sites = {m.id: tree.site_of(m.asset) for m in self.meters() if m.asset in tree.assets}
-        names = pl.DataFrame(
-            {"meter": list(sites), "site": list(sites.values())}, schema={"meter": pl.String, "site": pl.String}
-        )
-        rows = intake.readings.join(names, on="meter", how="left", maintain_order="left")
-        rows = self._possible(rows, intake.source, refused)
-        measures = {m.id: m.asset for m in self.meters()}
-        for (meter,), some in rows.filter(pl.col("site").is_null()).group_by("meter"):
-            why = f"{some.height} readings of unknown meter '{meter}': declare it in the site file under [[meter]]"
-            if meter in measures:
-                why = (
-                    f"{some.height} readings of meter '{meter}', which measures '{measures[str(meter)]}': the book has no such "
-                    "asset. Correct the meter's asset in the site file, or declare that asset"
-                )
-            refused.append(Reject(intake.source, 0, why))
-        for (site,), some in rows.filter(pl.col("site").is_not_null()).group_by("site"):
-            zone = self.site_file.site_named(str(site)).timezone
-            first, last = some["time_ms"].min(), some["time_ms"].max()
-            edges, days = _day_edges(int(first), int(last), zone)  # type: ignore[arg-type]
-            place = np.searchsorted(edges, some["time_ms"].to_numpy(), side="right") - 1
-            for (day,), part in some.with_columns(pl.Series("place", place)).group_by("place"):
-                yield (str(site), days[int(day)]), part
+        known = {m.id: m for m in self.meters()}
+        sites = {m.id: tree.site_of(m.asset) for m in known.values() if m.asset in tree.assets}
+        rows = self._possible(_coded(intake.readings), known, intake.source, refused)
+        codes, names = rows["meter"].to_physical().to_numpy(), names_of(rows["meter"])
+        places = sorted(set(sites.values()))
+        number = {site: i for i, site in enumerate(places)}
+        where = np.array([number[sites[m]] if m in sites else -1 for m in names], np.int32)
+        for code, count in enumerate(np.bincount(codes, minlength=len(names)).tolist()):
+            if count and where[code] < 0:
+                meter = known.get(names[code])
+                why = f"unknown meter '{names[code]}': declare it in the site file under [[meter]]"
+                if meter is not None:
+                    why = (
+                        f"meter '{meter.id}', which measures '{meter.asset}': the book has no such asset. Correct the "
+                        "meter's asset in the site file, or declare that asset"
+                    )
+                refused.append(Reject(intake.source, 0, f"{count} readings of {why}"))
+        at = where[codes]
+        for i, site in enumerate(places):
+            here = at == i
+            yield from self._days_of(site, rows if here.all() else rows.filter(here))
 
-    def _possible(self, rows: pl.DataFrame, source: str, refused: list[Reject]) -> pl.DataFrame:
+    def _possible(
+        self, rows: pl.DataFrame, known: Mapping[str, Meter], source: str, refused: list[Reject]
+    ) -> pl.DataFrame:
         """Return the readings without power, or energy of an interval, that the asset cannot draw; those are refused.
 
         The bound is 1.2 × the asset's ceiling, as for counters, which are looked at step by step when they are read.
         """
-        tree, bounds = self.tree(), []
-        for m in self.meters():
-            ceiling_w = tree[m.asset].ceiling_w if m.asset in tree.assets else 0.0
-            span_ms = {"power": 1000, "energy_interval": m.interval_ms}.get(m.quantity, 0)
-            if ceiling_w and span_ms:
-                bounds.append((m.id, round(MARGIN * ceiling_w * span_ms), ceiling_w, span_ms))
-        bounded = pl.DataFrame(bounds, schema=["meter", "bound", "ceiling_w", "span_ms"], orient="row")
-        if not bounds:
-            return rows
-        checked = rows.join(bounded, on="meter", how="left", maintain_order="left")
-        above = pl.col("value") > pl.col("bound").fill_null(NEVER)
-        for (meter, ceiling_w, span_ms), some in checked.filter(above).group_by("meter", "ceiling_w", "span_ms"):
-            largest_w = int(some["value"].max()) / int(str(span_ms))  # type: ignore[arg-type]
-            why = f"up to {largest_w:,.0f} W, and it cannot draw more than {float(str(ceiling_w)):,.0f} W"
+        tree, names = self.tree(), names_of(rows["meter"])
+        bound, span_ms = np.full(len(names), NEVER, np.int64), np.zeros(len(names), np.int64)
+        for code, name in enumerate(names):
+            meter = known.get(name)
+            if meter is None or meter.asset not in tree.assets:
+                continue
+            span_ms[code] = {"power": 1000, "energy_interval": meter.interval_ms}.get(meter.quantity, 0)
+            if span_ms[code] and (ceiling_w := tree[meter.asset].ceiling_w):
+                bound[code] = round(MARGIN * ceiling_w * int(span_ms[code]))
+        codes, value = rows["meter"].to_physical().to_numpy(), rows["value"].to_numpy()
+        above = value > bound[codes]
+        for code in np.unique(codes[above]).tolist():
+            bad = value[above & (codes == code)]
+            ceiling_w, largest_w = tree[known[names[code]].asset].ceiling_w, bad.max() / span_ms[code]
+            why = f"up to {largest_w:,.0f} W, and it cannot draw more than {ceiling_w:,.0f} W"
             cure = "is the unit right? Else set max_power_w of its asset"
-            refused.append(Reject(source, 0, f"{some.height} readings of meter '{meter}': {why}; {cure}"))
-        return checked.filter(~above).select(rows.columns)
+            refused.append(Reject(source, 0, f"{len(bad)} readings of meter '{names[code]}': {why}; {cure}"))
+        return rows.filter(~above) if above.any() else rows
+
+    def _days_of(self, site: str, rows: pl.DataFrame) -> Iterable[tuple[Partition, pl.DataFrame]]:
+        """Yield a site's readings by local day."""
+        if not rows.height:
+            return
+        first, last = rows["time_ms"].min(), rows["time_ms"].max()
+        zone = self.site_file.site_named(site).timezone
+        edges, days = _day_edges(int(first), int(last), zone)  # type: ignore[arg-type]
+        if len(days) == 1:
+            yield (site, days[0]), rows
+            return
+        place = np.searchsorted(edges, rows["time_ms"].to_numpy(), side="right") - 1
+        for i in np.flatnonzero(np.bincount(place)).tolist():
+            yield (site, days[i]), rows.filter(place == i)
 
     def _span(self, site: str, day: str) -> tuple[int, int]:
         zone = self.site_file.site_named(site).timezone
@@ -291,7 +335,10 @@ class Book:
         keep_days: at least as long as anything may write to the book at a time; statements older than that can no longer
         be made again from the versions they name. dry_run: delete nothing.
         """
-        keep_hours = math.ceil(keep_days * 24)
+        with self.writing():
+            return self._vacuum(math.ceil(keep_days * 24), dry_run=dry_run)
+
+    def _vacuum(self, keep_hours: int, *, dry_run: bool) -> tuple[int, int]:
         tables = (self.readings.table, *self.plain_tables, *self.ledger.values())
         sizes = {p: p.stat().st_size for t in tables for p in t.root.rglob("*.parquet")}
         gone = [p for t in tables for p in t.vacuum(keep_hours, dry_run=dry_run)]
@@ -356,6 +403,14 @@ def _same_stretch(rows: pl.DataFrame, intake: Intake) -> pl.Series:
     placed = rows.with_row_index("row").sort("start_ms")
     found = placed.join_asof(new, on="start_ms", by="signal", strategy="backward", check_sortedness=False)
     return found.sort("row").select((pl.col("until_ms") >= pl.col("end_ms")).fill_null(value=False)).to_series()
+
+
+def _coded(readings: pl.DataFrame) -> pl.DataFrame:
+    """Return readings with their meters as an Enum in the order of their names."""
+    if readings.schema["meter"] != pl.String:
+        return readings
+    names = readings["meter"].unique().sort()
+    return readings.with_columns(pl.col("meter").cast(pl.Enum(names)))
 
 
 def _day_edges(first_ms: int, last_ms: int, zone: str) -> tuple[NDArray[np.int64], list[str]]:
