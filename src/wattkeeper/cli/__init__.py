@@ -57,10 +57,10 @@ app.command("serve")(serve)
 app.add_typer(token.app, name="token")
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
-app.add_typer(grid.app, name="grid")
 app.command("backtest")(backtest)
 app.command("route")(route)
 app.command("budget")(budget)
+app.add_typer(grid.app, name="grid")
 app.command("demo")(demo)
 
 

@@ -147,46 +147,23 @@ class Book:
             accepted += rows.height
         self.readings.table.commit(mark)
         tables = zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), (0, 1, 2), strict=True)
-        for table, came, which in tables:
-            published = bool(intake.replaces) and table is self.signals_table
-            rows = self._republished(intake) if published else came
-            if not rows.height:
-                table.commit()  # what was only taken back
-                continue
-            self.state.mark_stale(self._touched(rows))
-            if table is self.allocations_table:
-                self.state.mark_stale(self._guesses_touched(rows))
-            if replace and not published:
+        for table, told, which in tables:
+            rows = told
+            if table is self.signals_table and intake.replaces:
+                rows = self._new_signals(intake)
+            elif rows.height and replace:
                 self._drop(table, (_same_job, _same_holding, _same_stretch)[which], intake)
-            elif table is not self.allocations_table and not published:
+            elif rows.height and table is not self.allocations_table:
                 refused += self._contradicted(table, rows, intake.source)
-            table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
+            if rows.height:
+                self.state.mark_stale(self._touched(rows))
+                if table is self.allocations_table:
+                    self.state.mark_stale(self._guesses_touched(rows))
+                table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
             table.commit()
             accepted += rows.height
         self.state.log_import(intake.source, now_ms, accepted, refused)
         return refused
-
-    def _republished(self, intake: Intake) -> pl.DataFrame:
-        """Return the rows of signals that were published anew; stage the removal of those that they stand in place of.
-
-        A row that comes again as it was stays where it is, so that nothing is attributed anew for it. Files that hold
-        rows to be replaced are written anew without them.
-        """
-        rows, old = intake.signals.select(SIGNALS.schema.names()), self.signals_table
-        named, start = pl.col("signal"), pl.col("start_ms")
-        spans = [(named == s) & (start >= a) & (start < b) for s, a, b in intake.replaces]
-        stood = old.scan().filter(pl.any_horizontal(spans)).collect()
-        gone = stood.join(rows, on=rows.columns, how="anti")
-        if gone.height:
-            self.state.mark_stale(self._touched(gone))
-            for file in old.files():
-                held = pl.read_parquet(old.root / file.path)
-                kept = held.join(gone, on=rows.columns, how="anti")
-                if kept.height < held.height:
-                    old.drop([file])
-                    if kept.height:
-                        old.write(kept)
-        return rows.join(stood, on=rows.columns, how="anti")
 
     def _drop(self, table: Table, same: Callable[[pl.DataFrame, Intake], pl.Series], intake: Intake) -> None:
         """Stage the removal of the rows that an intake stands in the place of, by making the table's files anew."""
@@ -224,6 +201,30 @@ class Book:
     def placed(self, assets: Iterable[Asset]) -> list[Asset]:
         """Return assets with new nodes put where the site file wants them. Raises ConfigError where it does not say."""
         return [a if a.parent != "" else replace(a, parent=self.site_file.parent_of_new_nodes) for a in assets]
+
+    def _new_signals(self, intake: Intake) -> pl.DataFrame:
+        """Return the signal rows that the book has to add; stage the removal of those that they replace.
+
+        A row that comes again as it was stays where it is, so that nothing is attributed anew for it. Files that hold
+        rows to be replaced are written anew without them.
+        """
+        rows, old = intake.signals.select(SIGNALS.schema.names()), self.signals_table
+        if not intake.replaces:
+            return rows
+        named, start = pl.col("signal"), pl.col("start_ms")
+        spans = [(named == s) & (start >= a) & (start < b) for s, a, b in intake.replaces]
+        stood = old.scan().filter(pl.any_horizontal(spans)).collect()
+        gone = stood.join(rows, on=rows.columns, how="anti")
+        if gone.height:
+            self.state.mark_stale(self._touched(gone))
+            for file in old.files():
+                held = pl.read_parquet(old.root / file.path)
+                kept = held.join(gone, on=rows.columns, how="anti")
+                if kept.height < held.height:
+                    old.drop([file])
+                    if kept.height:
+                        old.write(kept)
+        return rows.join(stood, on=rows.columns, how="anti")
 
     def _placed(self, intake: Intake, refused: list[Reject]) -> list[Asset]:
         """Return an intake's new assets that have a place in the book; the others are refused.
