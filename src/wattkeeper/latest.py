@@ -1,7 +1,10 @@
-"""The newest readings of a book: those in its tables, and those in its journal that nobody has folded yet."""
+"""What a book knows of now: the newest readings, folded or not yet, who holds what, and how clean the grid is."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import polars as pl
 
 from wattkeeper.core.errors import BatchError
@@ -10,6 +13,7 @@ from wattkeeper.lake.batches import Received, decode
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.fold import journal_root
 from wattkeeper.lake.journal import Position, Reader, writers
+from wattkeeper.valuing import signal_of
 
 WINDOW_MS = 300_000
 
@@ -62,3 +66,22 @@ def _samples(batch: Received, now_ms: int) -> list[Sample]:
     """Return the readings of a batch that are new enough."""
     rows = zip(batch.index.tolist(), batch.time_ms.tolist(), batch.value.tolist(), strict=True)
     return [Sample(batch.meters[i], t, v) for i, t, v in rows if abs(now_ms - t) <= WINDOW_MS]
+
+
+def holdings(book: Book, now_ms: int) -> list[tuple[str, str, float]]:
+    """Return who holds what now: job, asset, share; what is split by count only where nothing better is known of a job."""
+    held = (pl.col("start_ms") <= now_ms) & (pl.col("end_ms").is_null() | (pl.col("end_ms") > now_ms))
+    rows = book.allocations_table.scan().filter(held).collect()
+    ended = book.jobs().filter(pl.col("end_ms") <= now_ms)["job_id"]
+    rows = rows.filter(~pl.col("job_id").is_in(ended.to_list()))
+    exact = rows.filter(~pl.col("estimated") & pl.col("asset").str.contains("/"))["job_id"].unique().to_list()
+    told = rows.filter(~(pl.col("estimated") & pl.col("job_id").is_in(exact)))
+    shares = told.group_by("job_id", "asset").agg(pl.col("share").max()).sort("job_id", "asset")
+    return list(shares.iter_rows())
+
+
+def intensities(book: Book, now_ms: int) -> dict[str, float]:
+    """Return the carbon intensity of each site now [g/kWh], where its signal reaches so far."""
+    found = {site.id: signal_of(book, site, "intensity") for site in book.site_file.site}
+    values = {s: float(signal.at(np.array([now_ms]))[0]) for s, signal in found.items() if signal is not None}
+    return {s: value for s, value in values.items() if not math.isnan(value)}
