@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -38,7 +38,7 @@ class SiteConfig(_Table):
     water: float | str | None = Field(
         None, description="Water at the site and in generation: a number [L/kWh of facility energy] or a signal."
     )
-    pue: float | str | None = Field(
+    pue: Annotated[float, Field(ge=1)] | str | None = Field(
         None,
         description="Facility energy over IT energy: a number of at least 1 or the id of a signal. "
         "Left out where a facility meter stands on the site itself.",
@@ -190,6 +190,11 @@ class SiteFile(_Table):
     nodes: list[NodeGroupConfig] = Field(default_factory=list, description="Assets, many equal nodes at once.")
     meter: list[MeterConfig] = Field(default_factory=list, description="Meters the imports do not declare themselves.")
     csv: dict[str, CsvConfig] = Field(default_factory=dict, description="Named CSV and Parquet layouts.")
+    grid: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="How grid signals are fetched, by provider: [grid.electricitymaps] and so on; the keys stand in "
+        "each integration's README.",
+    )
     default_parent: str = Field("", description="Where nodes go that an import meets first. Default: the only site.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="Choices of the books.")
 

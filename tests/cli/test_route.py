@@ -88,13 +88,15 @@ def test_a_split_in_json(made):
     assert held_s == pytest.approx(550 * 4 + 450)
     # 01:00: fra has 20 × 1.5 = 30 g, below 50: everything is there
     assert {r["site"] for r in second} == {"fra"}
-    assert found["planned"]["carbon_g"] == pytest.approx(2.65 * 50 + 0.1 * 600 + 2.75 * 30)
+    assert found["planned"]["carbon_g"] == pytest.approx(
+        2.65 * 50 + 0.1 * 600 + 2.75 * 30, rel=1e-5
+    )  # HiGHS keeps rows to 1e-7
     assert found["planned"]["quality"] == pytest.approx(0.8)
     # usual: nearest is fra, 1000 × 4 Wh and 100 × 1 Wh in both hours
     assert found["usual"]["carbon_g"] == pytest.approx(4.1 * (600 + 30))
-    assert found["saving"] == pytest.approx(1 - 275 / (4.1 * 630))
-    assert found["bound_weighed_g"] == pytest.approx(275)
-    assert found["gap"] == pytest.approx(0, abs=1e-6)
+    assert found["saving"] == pytest.approx(1 - 275 / (4.1 * 630), rel=1e-5)
+    assert found["bound_weighed_g"] == pytest.approx(275, rel=1e-5)
+    assert found["gap"] == pytest.approx(0, abs=1e-5)
     assert found["counterfactual"].startswith("the best variant at the nearest site")
 
 

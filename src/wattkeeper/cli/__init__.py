@@ -11,7 +11,7 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import imports
+from wattkeeper.cli import grid, imports, token
 from wattkeeper.cli.attribute import attribute
 from wattkeeper.cli.backtest import backtest
 from wattkeeper.cli.budget import budget
@@ -22,6 +22,7 @@ from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.plan import plan
 from wattkeeper.cli.route import route
+from wattkeeper.cli.serve import serve
 from wattkeeper.cli.statement import statement
 from wattkeeper.cli.vacuum import vacuum
 from wattkeeper.core.errors import WattkeeperError
@@ -52,11 +53,14 @@ app.command("check")(check)
 app.command("statement")(statement)
 app.command("job")(job)
 app.command("meters")(meters)
+app.command("serve")(serve)
+app.add_typer(token.app, name="token")
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
 app.command("backtest")(backtest)
 app.command("route")(route)
 app.command("budget")(budget)
+app.add_typer(grid.app, name="grid")
 app.command("demo")(demo)
 
 
