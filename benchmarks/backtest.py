@@ -22,7 +22,7 @@ from attribution import Bars
 from instances import GRID, START_MS, intensity
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.plan.problem import Grid, Job, Jobs, Site, Weights
-from wattkeeper.plan.simulate.foresight import Foresight, erring, perfect, recorded, rolled
+from wattkeeper.plan.simulate.foresight import Foresight, erring, forecast, perfect, recorded, rolled
 from wattkeeper.plan.simulate.history import History, history, run
 from wattkeeper.plan.simulate.policies import POLICIES
 from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, planner
@@ -32,6 +32,8 @@ TRACE = HERE.parent.parent / "shared" / "data" / "jobs" / "pai_100k.csv.gz"
 SLACK_MS = 12 * MS_PER_HOUR
 AFTER_H = 96
 BIGGEST = 64
+BEGIN_H = 24 * 91
+"""The grid of April 2023; what was before is what a forecast learns from."""
 
 
 def trace(days: int) -> list[Job]:
@@ -112,10 +114,11 @@ def main() -> int:
     bars.note(f"trace {'recorded' if TRACE.exists() else 'made up'}, grid {'recorded' if GRID.exists() else 'made up'}")
     days = 7 if quick else 21
     slots = 24 * days + AFTER_H
-    true = intensity("DE-LU", 24, slots)
+    true = intensity("DE-LU", BEGIN_H, slots)
     seen = {"perfect": perfect(true), "error 10 %": erring(true, 0.1, 0)}
     if not quick:
-        seen["day before"] = rolled(true, intensity("DE-LU", 0, 24))
+        seen["day before"] = rolled(true, intensity("DE-LU", BEGIN_H - 24, 24))
+        seen["our forecast"] = forecast(true, intensity("DE-LU", 0, BEGIN_H))
     compare(bars, "DE-LU", case_of(days, true), seen, {"perfect": 90.0, "error 10 %": 70.0})
     path = GRID / "forecast_CISO.csv.gz"
     if not quick and path.exists():
@@ -127,7 +130,7 @@ def main() -> int:
             {"perfect": 90.0, "forecast of then": 80.0},
         )  # fmt: skip
     if not quick:
-        true = intensity("DE-LU", 24, slots)
+        true = intensity("DE-LU", BEGIN_H, slots)
         compare(bars, "DE-LU tight", case_of(days, true, 1.4), {"perfect": perfect(true)}, {})
         note = f"{datetime.now(UTC):%Y-%m-%d} {platform.machine()} {os.cpu_count()} cores {platform.python_version()}"
         result = HERE / "results" / f"backtest-{datetime.now(UTC):%Y-%m-%d}.txt"
