@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import typer
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from wattkeeper import cli, config, routing
+from wattkeeper.agent import build
 from wattkeeper.core import schema
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -79,7 +81,33 @@ def model_page(title: str, top: type[BaseModel]) -> str:
             default = "required" if field.is_required() else _default(field)
             lines.append(f"| `{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |")
         lines.append("")
+    lines += [
+        "## `[[agent.NAME]]`\n",
+        "Keys of every integration that is read live, and then of each.\n",
+        *_rows(build.Common),
+        "",
+    ]
+    for point in sorted(entry_points(group=build.GROUP), key=lambda p: p.name):
+        lines += _tables(f"agent.{point.name}", typing.get_type_hints(point.load())["config"])
     return "\n".join(lines)
+
+
+def _tables(name: str, model: type[BaseModel]) -> list[str]:
+    """Return a table of tables with its keys, and those inside it."""
+    lines = [f"## `[[{name}]]`\n", (model.__doc__ or "").strip() + "\n", *_rows(model), ""]
+    for key, field in model.model_fields.items():
+        if inner := _model_in(field.annotation):
+            lines += _tables(f"{name}.{key}", inner)
+    return lines
+
+
+def _rows(model: type[BaseModel]) -> list[str]:
+    """Return the table of a model's keys."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else _default(field)
+        rows.append(f"| `{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |")
+    return rows
 
 
 def _title(name: str, kind: typing.Any) -> str:
@@ -107,7 +135,7 @@ def _type(kind: typing.Any) -> str:
 
 def _default(field: typing.Any) -> str:
     value = field.default
-    if value is PydanticUndefined or value is None or value == "":
+    if value is PydanticUndefined or value is None or str(value) == "":
         return ""
     return f"`{value}`"
 

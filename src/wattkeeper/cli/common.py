@@ -43,6 +43,15 @@ def print_json(data: Any) -> None:
     sys.stdout.write("\n")
 
 
+def reading(quantity: str, value: int) -> str:
+    """Return a meter's value as people read it."""
+    if quantity == "power":
+        return f"{value / 1000:,.1f} W"
+    if quantity == "utilisation":
+        return f"{value / 10_000:.0f} %"
+    return f"{value / 3_600_000_000:,.3f} kWh"
+
+
 def now_ms() -> int:
     """Return the time."""
     return time.time_ns() // 1_000_000
