@@ -176,11 +176,11 @@ def test_top_of_a_book_knows_jobs_and_the_grid(tmp_path):
     ("table", "message"),
     [
         ("[[agent.nvmll]]\n", r"\[\[agent.nvmll\]\]: no integration is named 'nvmll'. There are amdsmi, "),
-        ("[[agent.rapl]]\nnodes = 'n01'\n", r"\[\[agent.rapl\]\]: nodes: Extra inputs are not permitted"),
+        ("[[agent.rapl]]\nnodes = 'n01'\n", r"\[\[agent.rapl\]\]: nodes: unknown key; did you mean 'node'"),
         ("[[agent.rapl]]\n[[agent.rapl]]\npath = 3\n", r"\[\[agent.rapl\]\] number 2: path: Input is not a valid path"),
         (
             "[[agent.rapl]]\nperiod_s = 0\n",
-            r"\[\[agent.rapl\]\]: period_s: Input should be greater than or equal to 0.05",
+            r"\[\[agent.rapl\]\]: period_s: should be greater than or equal to 0.05",
         ),
         ("[[agent.rapl]]\nnode = 'a'\n" * 2, r"\[\[agent.rapl\]\]: rapl a is named twice. Remove one of its tables."),
     ],
@@ -202,11 +202,11 @@ def test_an_integration_without_its_package_names_the_extra(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[agent]\nbatch_row = 3\n", "agent.batch_row"),
-        ("[agent]\nurl = 'watts:8443'\n", "agent.url"),
+        ("[agent]\nbatch_row = 3\n", r"\[agent\], batch_row: "),
+        ("[agent]\nurl = 'watts:8443'\n", r"\[agent\], url: "),
         ("[agent]\nurl = 'http://x'\nbook = 'b'\n", "give book or url, not both"),
-        ("[agent]\nname = 'a b'\n", "agent.name"),
-        ("[agent.rapl]\nnode = 'a'\n", "agent.rapl"),
+        ("[agent]\nname = 'a b'\n", r"\[agent\], name: "),
+        ("[agent.rapl]\nnode = 'a'\n", r"\[agent\], rapl: "),
     ],
 )
 def test_what_is_wrong_in_agent_is_named(text, message):
