@@ -34,7 +34,8 @@ NEW_DAYS = 3
 
 ATTRIBUTE = """
 import sys
-sys.modules["cffi"] = sys.modules["coverage"] = None  # numba loads them where it finds them: here only for tests
+for name in ("cffi", "coverage", "scipy"):  # numba loads them where it finds them; other extras and tests bring them
+    sys.modules[name] = None
 from pathlib import Path
 from wattkeeper import loop
 from wattkeeper.lake.book import Book

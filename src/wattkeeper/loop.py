@@ -1,14 +1,16 @@
 """The loop: measure → keep → attribute → value → report, each step one function on a book.
 
 This is the one room that knows the order of things. `take` keeps what a source yields, `fold` what agents have sent and
-a server has journaled, `attribute` turns readings into
-postings for every day that may have changed, `check` proves that they add up; `statement`, `job` and `meter_summary`
-ask the ledger.
+a server has journaled, `attribute` turns readings into postings for every day that may have changed, `check` proves that
+they add up; `statement`, `job` and `meter_summary` ask the ledger.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import polars as pl
@@ -51,7 +53,7 @@ def attribute(book: Book, *, everything: bool = False, workers: int = 2, progres
     does not grow with days.
     """
     done = Attributed()
-    with book.writing():
+    with book.writing(), _known_is_kept():
         site_digest = book.site_digest
         everything |= book.state.fact("attributed_by") not in {None, site_digest}
         for site in book.site_file.site:
@@ -69,6 +71,16 @@ class Balance:
     compared: int
     largest_mj: int
     broken: pl.DataFrame
+
+
+@contextmanager
+def _known_is_kept() -> Iterator[None]:
+    """Keep the collector from looking, again and again, at all that was there before: modules, mostly."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def check(book: Book) -> Balance:
