@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -43,6 +43,34 @@ def print_json(data: Any) -> None:
     sys.stdout.write("\n")
 
 
+def misused(what: str) -> NoReturn:
+    """End the command as wrongly used: one line, exit code 2."""
+    from typer import BadParameter
+
+    raise BadParameter(what)
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Tell what is wrong with an option's words as wrong usage."""
+    from wattkeeper.core.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        misused(str(error))
+
+
+def check_period(period: str | None) -> str | None:
+    """Return a period that can be read; anything else is wrong usage. For options, as their callback."""
+    from wattkeeper.core.clock import period_days
+
+    if period is not None:
+        with usage():
+            period_days(period)
+    return period
+
+
 def now_ms() -> int:
     """Return the time."""
     return time.time_ns() // 1_000_000
@@ -68,14 +96,13 @@ def progress(what: str) -> Iterator[Told]:
 
 
 def time_ms(text: str) -> int:
-    """Return an ISO 8601 time, UTC where it has no offset, as milliseconds. Raises ConfigError where it is none."""
+    """Return an ISO 8601 time, UTC where it has no offset, as milliseconds; anything else is wrong usage."""
     from datetime import UTC, datetime
 
     from wattkeeper.core.clock import to_ms
-    from wattkeeper.core.errors import ConfigError
 
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"'{text}' is not a time. Write 2026-10-01 or 2026-10-01T12:00.") from error
+    except ValueError:
+        misused(f"'{text}' is not a time. Write 2026-10-01 or 2026-10-01T12:00.")
     return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

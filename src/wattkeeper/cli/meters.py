@@ -13,7 +13,9 @@ from wattkeeper.cli import common
 
 def meters(
     book: Path = common.BOOK,
-    period: str | None = typer.Option(None, help="Year, month, week, day or range, such as 2026-10."),
+    period: str | None = typer.Option(
+        None, help="Year, month, week, day or range, such as 2026-10.", callback=common.check_period
+    ),
     json: bool = common.JSON,
 ) -> None:
     """List the meters: readings' span, energy, coverage, gaps and resets, and how far doubled meters disagree.

@@ -51,6 +51,8 @@ def plan(
 
     slot_ms = slot * 60_000
     start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
+    with common.usage():
+        held, drawn_kw = planning.parse_by_site(gpus, "--gpus"), planning.parse_by_site(power, "--power")
     opened = common.open_book(book)
     with common.progress("planning"):
         found = planning.outlook(
@@ -58,8 +60,8 @@ def plan(
             queue,
             grid=Grid(start_ms, slot_ms, max(int(hours * 60 // slot), 1)),
             weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay),
-            gpus=planning.parse_by_site(gpus, "--gpus"),
-            power_kw=planning.parse_by_site(power, "--power"),
+            gpus=held,
+            power_kw=drawn_kw,
             polish_s=polish,
         )
     if figure is not None:

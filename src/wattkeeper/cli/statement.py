@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal, get_args
 
 import typer
 
 from wattkeeper.cli import common
 
+By = Literal["job", "user", "project", "node", "rack", "hall", "site", "account", "hour", "day"]
+Bearer = Literal["job", "user", "project"]
+"""What can bear a full cost. As in report/statement.py, which takes long to load."""
+
 
 def statement(
     book: Path = common.BOOK,
-    period: str | None = typer.Option(None, "--period", "-p", help="2026, 2026-10, 2026-W41, 2026-10-07 or A..B."),
-    by: str = typer.Option(
+    period: str | None = typer.Option(
+        None, "--period", "-p", help="2026, 2026-10, 2026-W41, 2026-10-07 or A..B.", callback=common.check_period
+    ),
+    by: By = typer.Option(
         "job", "--by", help="Cut by job, user, project, node, rack, hall, site, account, hour or day."
     ),
     full_cost: bool = typer.Option(
@@ -31,6 +38,8 @@ def statement(
     """
     from wattkeeper import loop
 
+    if full_cost and by not in get_args(Bearer):
+        common.misused(f"Full cost is what jobs bear. Use --full-cost with --by {', '.join(get_args(Bearer))}.")
     opened = common.open_book(book)
     with common.progress("reading the ledger"):
         made = loop.statement(opened, period, by, full=full_cost)
