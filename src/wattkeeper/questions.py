@@ -32,24 +32,23 @@ class JobAccount:
 
 def job(book: Book, job_id: str) -> JobAccount:
     """Return one job's energy. Raises UnknownNameError when the book has no job of that id, or it drew nothing."""
-    columns = ("energy_mj", "imputed_mj", "held_ms", "covered_ms", "carbon_g", "cost", "water_l")
-    every = book.postings.scan()
-    lines = every.filter(pl.col("job_id") == pl.lit(job_id)).collect()
-    assets = lines.group_by("asset", "account").agg(pl.col(columns).sum()).sort("asset", "account")
+    columns = ("energy_mj", "imputed_mj", "held_ms", "covered_ms", *VALUED)
+    sums = [pl.when(pl.col(c).null_count() < pl.len()).then(pl.col(c).sum()).alias(c) for c in columns]
+    lines = book.postings.scan().filter(pl.col("job_id") == pl.lit(job_id)).collect()
+    assets = lines.group_by("asset", "account").agg(sums).sort("asset", "account")
     jobs = book.jobs()
     known = jobs.filter(pl.col("job_id") == job_id)
     if not known.height and not assets.height:
         raise UnknownNameError("job", job_id, jobs["job_id"].head(8).to_list())
     facts: dict[str, Any] = dict.fromkeys(JOBS.schema.names()) | (known.to_dicts() or [{}])[0]
-    totals = assets.select(pl.col(columns).sum()).to_dicts()[0]
-    valued = {v: totals[v] if signal else None for v, signal in _valued(book).items()}
+    totals = lines.select(sums).to_dicts()[0]
     own = {
         "coverage": totals["covered_ms"] / totals["held_ms"] if totals["held_ms"] else None,
         "held_idle_mj": assets.filter(pl.col("account") == "held_idle")["energy_mj"].sum(),
         "uncertainty_mj": _uncertainty_mj(book, lines),
         "embodied_g": _embodied_g(book, lines),
     }
-    return JobAccount(facts | totals | valued | own, assets)
+    return JobAccount(facts | totals | own, assets)
 
 
 def _uncertainty_mj(book: Book, lines: pl.DataFrame) -> float | None:
@@ -59,12 +58,12 @@ def _uncertainty_mj(book: Book, lines: pl.DataFrame) -> float | None:
     beside = pl.col("unit").is_in(lines["unit"].unique().to_list()) & pl.col("hour_ms").is_in(
         lines["hour_ms"].unique().to_list()
     )
-    sums = uncertainty.WEIGHT, pl.col("held_ms", "imputed_mj").sum()
-    whole = book.postings.scan().filter(beside).group_by("site", "asset").agg(*sums).collect()
     hours = book.meter_hours.scan().filter(beside & pl.col("primary"))
-    meters = uncertainty.instruments(hours, book.meters(), book.tree())
-    parts = lines.group_by("job_id", "site", "asset").agg(*sums)
-    return float(uncertainty.of_parts(parts, ["job_id"], whole, meters)["uncertainty_mj"].item())
+    meters = uncertainty.Instruments.of(hours, book.meters(), book.tree())
+    parts = lines.group_by("job_id", "site", "asset").agg(pl.col("energy_mj", "imputed_mj").sum())
+    every = book.postings.scan().filter(beside)
+    found = uncertainty.of_rows(parts, lines.lazy(), ["job_id"], every, meters)
+    return float(found["uncertainty_mj"].item())
 
 
 def _embodied_g(book: Book, lines: pl.DataFrame) -> float | None:
@@ -74,12 +73,6 @@ def _embodied_g(book: Book, lines: pl.DataFrame) -> float | None:
     start_ms, end_ms = int(lines["hour_ms"].min()), int(lines["hour_ms"].max()) + MS_PER_HOUR  # type: ignore[arg-type]
     grams = _embodied(lines.lazy(), book.tree(), start_ms, end_ms)
     return None if grams is None else float(grams.filter(pl.col("job_id").is_not_null())["embodied_g"].sum())
-
-
-def _valued(book: Book) -> dict[str, bool]:
-    """Return which amounts any site values."""
-    kinds = ("intensity", "price", "water")
-    return {v: any(getattr(s, k) is not None for s in book.site_file.site) for v, k in zip(VALUED, kinds, strict=True)}
 
 
 def span_ms(book: Book, period: str | None) -> tuple[int, int]:

@@ -5,6 +5,8 @@ An integration that is read live has an entry here; `test_devices.py` fails for 
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -162,3 +164,78 @@ def snmp(root: Path) -> Peer:
     return Peer(
         {"host": "127.0.0.1", "port": port, "asset": "pdu1", "community": "read", "timeout_s": 3, "tries": 2}, up
     )
+
+
+@peer
+def modbus(root: Path) -> Peer:
+    from tests.integrations.modbus.server import Server
+    from tests.integrations.modbus.test_modbus import sdm630
+
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Server(root, {1: sdm630()}, port=port):
+            yield
+
+    meter = {"unit": 1, "profile": "eastron-sdm630", "asset": "r2"}
+    return Peer({"host": "127.0.0.1", "port": port, "meter": [meter]}, up)
+
+
+@peer
+def nut(root: Path) -> Peer:
+    from tests.integrations.nut.server import DRIVERS, Upsd
+
+    if not (DRIVERS / "dummy-ups").exists():
+        pytest.skip("dummy-ups (nut-server) is not installed")
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Upsd(root, {"one": {"ups.status": "OL", "ups.realpower": "1234.5"}}, port=port):
+            yield
+
+    return Peer({"port": port, "ups": [{"name": "one", "asset": "r2"}]}, up)
+
+
+@peer
+def mqtt(root: Path) -> Peer:
+    import shutil
+
+    from paho.mqtt import publish
+
+    from tests.integrations.mqtt.broker import Broker
+
+    if not shutil.which("mosquitto"):
+        pytest.skip("mosquitto is not installed")
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Broker(root, port=port):
+            told = json.dumps({"kwh": 1.956, "w": 9, "t": time.time()})
+            publish.single("power/n01", told, qos=1, retain=True, hostname="127.0.0.1", port=port)
+            yield
+
+    readings = [
+        {"value": "/kwh", "time": "/t", "quantity": "energy_counter", "unit": "kWh"},
+        {"value": "/w", "time": "/t"},
+    ]
+    topic = {"topic": "power/{asset}", "nodes": "n01", "reading": readings}
+    return Peer({"host": "127.0.0.1", "port": port, "topic": [topic]}, up)
+
+
+@peer
+def bacnet(root: Path) -> Peer:
+    from tests.integrations.bacnet.server import Server, free_udp_port
+    from tests.integrations.bacnet.test_bacnet import accumulator, point
+
+    port = free_udp_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        with Server(root, {"analog-input,1": point(48.5), "accumulator,1": accumulator(5)}, port=port):
+            yield
+
+    objects = [{"object": name, "asset": "r2"} for name in ("analog-input,1", "accumulator,1")]
+    return Peer({"timeout_s": 1, "device": [{"address": f"127.0.0.1:{port}", "object": objects}]}, up)

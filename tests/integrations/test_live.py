@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "cray", "hwmon", "ipmi", "rapl", "redfish", "snmp"]
+NAMES = ["amdsmi", "bacnet", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "rapl", "redfish", "snmp"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -65,6 +65,24 @@ def absent(name, root):
         "ipmi": network,
         "snmp": {"host": "127.0.0.1", "port": free_port(), "asset": "n01", "timeout_s": 0.5},
         "amdsmi": {"node": "n01"},
+        "bacnet": {
+            "timeout_s": 0.3,
+            "discover_timeout_s": 0.3,
+            "device": [
+                {"address": f"127.0.0.1:{free_port()}", "object": [{"object": "analog-input,1", "asset": "hall-1"}]}
+            ],
+        },
+        "modbus": {
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "meter": [{"profile": "sunspec", "asset": "hall-1"}],
+        },
+        "mqtt": {
+            "host": "127.0.0.1",
+            "port": free_port(),
+            "topic": [{"topic": "{asset}", "preset": "tasmota", "nodes": "n01"}],
+        },
+        "nut": {"port": free_port(), "ups": [{"name": "u", "asset": "rack-a1"}]},
     }.get(name, {"node": "n01", "path": root})
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.books.small import HOUR, SITE, START, book, counter, held, node, power
 from wattkeeper import loop
-from wattkeeper.core.assets import AssetTree, Meter
+from wattkeeper.core.assets import Asset, AssetTree, Meter
 from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.report import uncertainty
 
@@ -84,48 +84,78 @@ def test_a_counter_that_steps_is_no_surer_than_its_steps(tmp_path):
 
 
 def test_energy_that_no_meter_saw_may_be_nothing_or_twice_itself(tmp_path):
-    """A power meter silent for 30 min of 60: 500 Wh measured ± 14.4, 500 imputed ± 288.7; together 289.0 Wh."""
+    """A power meter silent for 30 min of 60: 1000 Wh in its band ± 28.9, 500 of them imputed ± 288.7: 290.1 Wh."""
     meter, rows = power("n1", 1000)
     silent = pl.col("time_ms").is_between(START + 1_800_000, START + HOUR, closed="none")
     made = loop.statement(book(tmp_path, "name = 'T'\n" + SITE + node("n1", 0), [(meter, rows.filter(~silent))]))
 
-    expected = ((500 * BAND) ** 2 + (500 / 3**0.5) ** 2) ** 0.5
+    expected = ((1000 * BAND) ** 2 + (500 / 3**0.5) ** 2) ** 0.5
     assert made.accounts["imputed_mj"].sum() / WH == pytest.approx(500)
-    assert accounts_wh(made)["idle"] == pytest.approx(expected) == pytest.approx(289.0, abs=0.05)
+    assert accounts_wh(made)["idle"] == pytest.approx(expected) == pytest.approx(290.1, abs=0.05)
     assert made.uncertainty_mj / WH == pytest.approx(expected)
 
 
-SHARES = st.lists(st.floats(0, 1), min_size=4, max_size=4)
+def test_an_hour_hangs_on_the_meters_of_that_hour(tmp_path):
+    """GPU and node change places: 600 of 1000 Wh, then 100 of 400. Each hour is its node meter's, so is the day."""
+    site = "name = 'T'\n" + SITE + node("n1", 1)
+    meter, first = power("n1", 1000)
+    gpu, gpu_first = counter("n1/gpu0", 600)
+    later = power("n1", 400)[1].with_columns(pl.col("time_ms") + HOUR).filter(pl.col("time_ms") > START + HOUR)
+    rest = gpu_first.with_columns(
+        pl.col("time_ms") + HOUR, pl.col("value") + 600 * HOUR - (pl.col("time_ms") - START) * 500
+    ).filter(pl.col("time_ms") > START + HOUR)
+    meters = [(meter, pl.concat([first, later])), (gpu, pl.concat([gpu_first, rest]))]
+    made = book(tmp_path, site, meters, [held("j1", "n1/gpu0", end=START + 2 * HOUR), held("j1", "n1", share=0.0)])
+    hours = loop.statement(made, by="hour").rows
+
+    assert (hours["energy_mj"] / WH).to_list() == pytest.approx([1000, 400], abs=2)
+    expected = [e * BAND for e in hours["energy_mj"]]
+    assert hours["uncertainty_mj"].to_list() == pytest.approx(expected, rel=1e-9)
+    assert loop.statement(made, by="job").rows["uncertainty_mj"].item() == pytest.approx(
+        loop.job(made, "j1").facts["uncertainty_mj"]
+    )
+
+
+HOURS = 3
+SHARES = st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4), min_size=HOURS, max_size=HOURS)
+NAMES = ["a", "n", "g0", "g1"]
+ABOVE = {"a": None, "n": "a", "g0": "n", "g1": "n"}
 
 
 @settings(max_examples=60, deadline=None)
-@given(SHARES, st.lists(st.floats(0.1, 10), min_size=4, max_size=4))
-def test_any_sum_of_lines_is_a_weighted_sum_of_meters(shares, bands):
-    """Against the definition: site ⊃ node ⊃ two GPUs; a sum with some share of each asset's lines, meter by meter."""
-    names = ["a", "n", "g0", "g1"]
-    tree = AssetTree.of(_tree())
-    shown = {"a": 10_000, "n": 6_000, "g0": 2_000, "g1": 1_000}
-    rest = {"a": 4_000, "n": 3_000, "g0": 2_000, "g1": 1_000}
-    meters = [Meter(n, n, "energy_counter", accuracy_pct=b) for n, b in zip(names, bands, strict=True)]
+@given(
+    SHARES, st.lists(st.floats(0.1, 10), min_size=4, max_size=4), st.lists(st.integers(1, 9), min_size=12, max_size=12)
+)
+def test_any_sum_of_lines_is_a_weighted_sum_of_meter_hours(shares, bands, drawn):
+    """Against the definition: site ⊃ node ⊃ two GPUs over three hours; a sum with some share of each asset's lines in each
+    hour, meter by meter."""
+    tree = AssetTree.of([Asset(n, k, ABOVE[n]) for n, k in zip(NAMES, ("site", "node", "gpu", "gpu"), strict=True)])
+    rest = {(n, h): 1000 * drawn[4 * h + i] for h in range(HOURS) for i, n in enumerate(NAMES)}
+    shown = {
+        (n, h): sum(rest[m, h] for m in NAMES if m == n or ABOVE[m] == n or ABOVE[ABOVE[m] or "a"] == n)
+        for n, h in rest
+    }
+    meters = [Meter(n, n, "energy_counter", accuracy_pct=b) for n, b in zip(NAMES, bands, strict=True)]
     hours = pl.LazyFrame(
-        {"site": "a", "asset": names, "meter": names, "energy_mj": list(shown.values()), "imputed_mj": 0}
-    )
-    found = uncertainty.instruments(hours, meters, tree)
-    every = pl.DataFrame({"site": "a", "asset": names, "weight_mj": list(rest.values()), "held_ms": 1})
-    some = every.with_columns(
-        pl.Series("weight_mj", [rest[n] * f for n, f in zip(names, shares, strict=True)]),
-        imputed_mj=0,
-        job_id=pl.lit("j"),
-    )
-    got = uncertainty.of_parts(some, ["job_id"], every, found)["uncertainty_mj"].item()
+        [("a", n, n, h, e, 0) for (n, h), e in shown.items()],
+        schema=["site", "asset", "meter", "hour_ms", "energy_mj", "imputed_mj"], orient="row",
+    )  # fmt: skip
+    every = pl.LazyFrame(
+        [("a", n, h, float(e), 1, 0) for (n, h), e in rest.items()],
+        schema=["site", "asset", "hour_ms", "energy_mj", "held_ms", "imputed_mj"], orient="row",
+    )  # fmt: skip
+    share = {(n, h): shares[h][i] for n, h in rest for i in [NAMES.index(n)]}
+    part = pl.Series("energy_mj", [rest[k] * share[k] for k in rest])
+    some = every.collect().with_columns(part, job_id=pl.lit("j"))
+    parts = some.group_by("job_id", "site", "asset").agg(pl.col("energy_mj", "imputed_mj").sum())
+    found = uncertainty.Instruments.of(hours, meters, tree)
+    got = uncertainty.of_rows(parts, some.lazy(), ["job_id"], every, found)["uncertainty_mj"].item()
 
-    f = dict(zip(names, shares, strict=True)) | {None: 0.0}
-    above = {"a": None, "n": "a", "g0": "n", "g1": "n"}
-    each = [(f[n] - f[above[n]]) * shown[n] * b / 100 / 3**0.5 for n, b in zip(names, bands, strict=True)]
+    def weight(n, h):
+        return share[n, h] - (share[ABOVE[n], h] if ABOVE[n] else 0.0)
+
+    each = [
+        sum(weight(n, h) * shown[n, h] for h in range(HOURS)) * b / 100 / 3**0.5
+        for n, b in zip(NAMES, bands, strict=True)
+    ]
     assert got == pytest.approx(sum(u**2 for u in each) ** 0.5, rel=1e-6, abs=1e-3)
-
-
-def _tree():
-    from wattkeeper.core.assets import Asset
-
-    return [Asset("a", "site"), Asset("n", "node", "a"), Asset("g0", "gpu", "n"), Asset("g1", "gpu", "n")]

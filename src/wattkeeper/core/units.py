@@ -6,6 +6,8 @@ without rounding, so books can close to zero. 1 mW over 1 ms is 1 µJ.
 
 from __future__ import annotations
 
+import math
+
 MJ_PER_J = 1_000
 MJ_PER_KWH = 3_600_000_000
 J_PER_KWH = 3_600_000.0
@@ -43,3 +45,8 @@ UNITS_OF_QUANTITY: dict[str, dict[str, float]] = {
 def kwh(energy_mj: float) -> float:
     """Return millijoules as kilowatt-hours."""
     return energy_mj / MJ_PER_KWH
+
+
+def float32_step(value: float) -> float:
+    """Return how far the next 32-bit float is from a value, which is the least step of a counter kept in one."""
+    return 2.0 ** (math.frexp(value)[1] - 24) if value else 0.0

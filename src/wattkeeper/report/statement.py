@@ -173,9 +173,8 @@ def build(sources: Sources, period: Period, by: str = "job", title: str = "", *,
             _sum(sources.postings, ["site", "hour_ms", "account"]),
         ]
     )
-    meters = uncertainty.instruments(sources.hours, sources.meters, sources.tree)
-    whole = by_account.group_by("site", "asset").agg(pl.col("weight_mj", "held_ms").sum())
-    rows = _rows(parts, key, whole, meters)
+    meters = uncertainty.Instruments.of(sources.hours, sources.meters, sources.tree)
+    rows = _rows(parts, lines, key, sources.postings, meters)
     jobs = _told(rows if by == "job" else _sum(sources.postings.filter(_OWNED), ["job_id"]).collect(), sources.jobs)
     unspread = None
     if full:
@@ -193,7 +192,7 @@ def build(sources: Sources, period: Period, by: str = "job", title: str = "", *,
         period=period,
         by=by,
         sites=tuple(sources.sites),
-        accounts=_accounts(_rows(by_account, "account", whole, meters)),
+        accounts=_accounts(_rows(by_account, sources.postings, "account", sources.postings, meters)),
         rows=_ordered(_with_embodied(_with_levels(_named(rows, jobs, by), sources, by), sources, by), by),
         hours=hours.sort("hour_ms", "account"),
         failed=_failed(jobs),
@@ -226,15 +225,16 @@ def _sum(postings: pl.LazyFrame, keys: list[str]) -> pl.LazyFrame:
 
 
 def _parts(lines: pl.LazyFrame, key: str) -> pl.LazyFrame:
-    """Return the sums of lines by a key, site and asset, with what `uncertainty` weighs them by."""
-    keys = list(dict.fromkeys([key, "site", "asset"]))
-    return lines.group_by(keys).agg(*(_sum_or_null(c) for c in _SUMS), uncertainty.WEIGHT)
+    """Return the sums of lines by a key, site and asset."""
+    return _sum(lines, list(dict.fromkeys([key, "site", "asset"])))
 
 
-def _rows(parts: pl.DataFrame, key: str, whole: pl.DataFrame, meters: pl.DataFrame) -> pl.DataFrame:
-    """Return the sums by a key alone, with coverage and standard uncertainty."""
+def _rows(
+    parts: pl.DataFrame, lines: pl.LazyFrame, key: str, every: pl.LazyFrame, meters: uncertainty.Instruments
+) -> pl.DataFrame:
+    """Return the sums by a key alone, with coverage and standard uncertainty. parts: `_parts` of the lines."""
     sums = parts.group_by(key).agg(_sum_or_null(c) for c in _SUMS).with_columns(_coverage())
-    sure = uncertainty.of_parts(parts, [key], whole, meters)
+    sure = uncertainty.of_rows(parts, lines, [key], every, meters)
     return sums.join(sure, on=key, how="left", nulls_equal=True)
 
 

@@ -1,0 +1,1 @@
+"""BACnet/IP: meters that building management has already, and its own values."""

@@ -1,0 +1,1 @@
+"""MQTT: what plugs, meters and gateways publish to a broker."""

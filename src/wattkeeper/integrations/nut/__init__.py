@@ -1,0 +1,1 @@
+"""Network UPS Tools: what UPS, PDUs and transfer switches tell through upsd."""
