@@ -28,9 +28,11 @@ def attribute(
     if json:
         common.print_json(asdict(done))
         return
+    from wattkeeper.report.words import count
+
     typer.echo(
-        f"Looked at {done.days} days, attributed {done.units} unit-days anew "
-        f"from {done.readings:,} readings: {done.postings:,} postings."
+        f"Looked at {count(done.days, 'day')}, attributed {count(done.units, 'unit-day')} anew "
+        f"from {count(done.readings, 'reading')}: {count(done.postings, 'posting')}."
     )
     if done.strangers:
         typer.echo(f"{done.strangers} allocations name assets that the book does not have; see the site file.")

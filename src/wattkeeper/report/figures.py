@@ -81,7 +81,7 @@ def _over_time(hours: pl.DataFrame, column: str, title: str, clock: str) -> dict
                 axis=alt.Axis(
                     format="%a %H:%M" if short else "%a %b %d",
                     tickCount=8 if short else "day",
-                    labelOverlap="greedy",
+                    labelOverlap="parity",
                     labelSeparation=8,
                 ),
             ),
@@ -107,7 +107,7 @@ def _users(statement: Statement) -> dict[str, Any]:
         alt.Chart(alt.Data(values=rows))
         .mark_bar(color=COLOURS["jobs"])
         .encode(
-            x=alt.X("energy_kwh:Q", title="kWh", axis=alt.Axis(tickCount=5, labelOverlap="greedy", labelSeparation=12)),
+            x=alt.X("energy_kwh:Q", title="kWh", axis=alt.Axis(tickCount=5, labelOverlap="parity", labelSeparation=12)),
             y=alt.Y("user:N", sort="-x", title=None),
             tooltip=["user:N", "jobs:Q", alt.Tooltip("energy_kwh:Q", format=",.1f")],
         )

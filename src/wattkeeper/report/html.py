@@ -164,8 +164,8 @@ def _rows(statement: Statement) -> str:
     heads += ["kWh", *(_dot(a) + NAMES[a] for a in accounts)]
     currency = escape(statement.sites[0].currency)
     full = statement.unspread is not None
-    heads += ["Full kWh", "Full CO2e", f"Full {currency}"] * full
-    heads += ["CO2e", currency, "Covered", "± kWh"] + ["Embodied"] * statement.has_embodied
+    heads += ["Full kWh", "Full CO2e", f"Full {currency}"] if full else ["CO2e", currency]
+    heads += ["Covered", "± kWh", *["Embodied"] * statement.has_embodied]
     zone = statement.sites[0].timezone
     rows = []
     for row in statement.rows.head(MOST_ROWS).iter_rows(named=True):
@@ -179,7 +179,7 @@ def _rows(statement: Statement) -> str:
             rest.append(carbon(row["embodied_g"]))
         if full:
             full_kwh = None if row["full_mj"] is None else row["full_mj"] / MJ_PER_KWH
-            rest = [amount(full_kwh, 3), carbon(row["full_carbon_g"]), amount(row["full_cost"]), *rest]
+            rest[:2] = [amount(full_kwh, 3), carbon(row["full_carbon_g"]), amount(row["full_cost"])]
         rows.append([*words, total, *(grouped(row[f"{a}_mj"] / MJ_PER_KWH, 3) for a in accounts), *rest])
     more = statement.rows.height - MOST_ROWS
     note = f'<p class="soft">… and {grouped(more)} more in the CSV and JSON.</p>' if more > 0 else ""
