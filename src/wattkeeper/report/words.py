@@ -41,10 +41,11 @@ def percent(ratio: float | None, decimals: int = 1) -> str:
 
 def count(n: int, what: str) -> str:
     """Return how many there are of something, such as "1 job" or "2 jobs"."""
-    word = (
-        what if n == 1 else f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what[-1] in "hs" else f"{what}s"
-    )
-    return f"{grouped(n)} {word}"
+    if n == 1:
+        return f"1 {what}"
+    if what.endswith("y") and what[-2] not in "aeiou":
+        return f"{grouped(n)} {what[:-1]}ies"
+    return f"{grouped(n)} {what}{'es' if what[-1] in 'hsx' else 's'}"
 
 
 def nameless(by: str) -> str:
