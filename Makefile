@@ -1,7 +1,7 @@
 # Needs only Python 3.11: uv is bootstrapped from the package index where it is missing.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 UV := $(shell command -v uv || echo .bootstrap/bin/uv)
-RUN := $(UV) run --frozen --all-extras --all-groups
+RUN := $(UV) run --frozen --all-extras
 
 .PHONY: demo test check bench docs clean
 
@@ -19,7 +19,7 @@ check: .venv/ready  ## style, types, layers, tests with coverage
 	$(RUN) pytest -q --cov --cov-report=term-missing:skip-covered
 
 bench: .venv/ready  ## every benchmark, quick
-	for b in benchmarks/[a-z]*.py; do $(RUN) python $$b --quick || exit 1; done
+	for b in benchmarks/[a-z]*.py; do $(RUN) --group bench python $$b --quick || exit 1; done
 
 docs: .venv/ready  ## reference pages from the code
 	$(RUN) python docs/generate.py
@@ -27,7 +27,7 @@ docs: .venv/ready  ## reference pages from the code
 .venv/ready: pyproject.toml uv.lock
 	@echo "Setting up .venv with all packages: once, some minutes on a slow line."
 	@command -v $(UV) >/dev/null || { $(PYTHON) -m venv .bootstrap && .bootstrap/bin/pip install uv; }
-	$(UV) sync --frozen --all-extras --all-groups --python $(PYTHON)
+	$(UV) sync --frozen --all-extras --python $(PYTHON)
 	@touch $@
 
 clean:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import types
 import typing
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import typer
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from wattkeeper import cli, config
+from wattkeeper import cli, config, routing
+from wattkeeper.agent import build
 from wattkeeper.core import schema
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -19,7 +21,12 @@ NOTE = "<!-- Made from the code by docs/generate.py. -->\n\n"
 
 def pages() -> dict[str, str]:
     """Return file name → text of every generated page."""
-    return {"cli.md": cli_page(), "site-file.md": site_file_page(), "tables.md": tables_page()}
+    return {
+        "cli.md": cli_page(),
+        "site-file.md": model_page("Site file", config.SiteFile),
+        "service-file.md": model_page("Service file", routing.ServiceFile),
+        "tables.md": tables_page(),
+    }
 
 
 def cli_page() -> str:
@@ -57,11 +64,11 @@ def _parameter(p: typing.Any) -> str:
     return f"| {name} | {default} | {_cell(getattr(p, 'help', '') or '')} |"
 
 
-def site_file_page() -> str:
-    """Return the reference of the site file: every table and key."""
-    lines = [NOTE + "# Site file\n", "TOML. Unknown keys are refused, so a typing error never goes unnoticed.\n"]
-    seen: list[type[BaseModel]] = [config.SiteFile]
-    titles = {config.SiteFile: "Top level"}
+def model_page(title: str, top: type[BaseModel]) -> str:
+    """Return the reference of a TOML file: every table and key."""
+    lines = [NOTE + f"# {title}\n", "TOML. Unknown keys are refused, so a typing error never goes unnoticed.\n"]
+    seen: list[type[BaseModel]] = [top]
+    titles = {top: "Top level"}
     for model in seen:
         title = titles[model]
         lines += [f"## {title}\n", (model.__doc__ or "").strip() + "\n"]
@@ -74,7 +81,33 @@ def site_file_page() -> str:
             default = "required" if field.is_required() else _default(field)
             lines.append(f"| `{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |")
         lines.append("")
+    lines += [
+        "## `[[agent.NAME]]`\n",
+        "Keys of every integration that is read live, and then of each.\n",
+        *_rows(build.Common),
+        "",
+    ]
+    for point in sorted(entry_points(group=build.GROUP), key=lambda p: p.name):
+        lines += _tables(f"agent.{point.name}", typing.get_type_hints(point.load())["config"])
     return "\n".join(lines)
+
+
+def _tables(name: str, model: type[BaseModel]) -> list[str]:
+    """Return a table of tables with its keys, and those inside it."""
+    lines = [f"## `[[{name}]]`\n", (model.__doc__ or "").strip() + "\n", *_rows(model), ""]
+    for key, field in model.model_fields.items():
+        if inner := _model_in(field.annotation):
+            lines += _tables(f"{name}.{key}", inner)
+    return lines
+
+
+def _rows(model: type[BaseModel]) -> list[str]:
+    """Return the table of a model's keys."""
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else _default(field)
+        rows.append(f"| `{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |")
+    return rows
 
 
 def _title(name: str, kind: typing.Any) -> str:
@@ -102,7 +135,7 @@ def _type(kind: typing.Any) -> str:
 
 def _default(field: typing.Any) -> str:
     value = field.default
-    if value is PydanticUndefined or value is None or value == "":
+    if value is PydanticUndefined or value is None or str(value) == "":
         return ""
     return f"`{value}`"
 

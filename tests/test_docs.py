@@ -21,7 +21,7 @@ def _generate():
     return module
 
 
-@pytest.mark.parametrize("page", ["cli.md", "site-file.md", "tables.md"])
+@pytest.mark.parametrize("page", ["cli.md", "site-file.md", "service-file.md", "tables.md"])
 def test_generated_pages_are_up_to_date(page):
     """A reference page equals what docs/generate.py makes of the code now."""
     assert _generate().pages()[page] == (DOCS / "reference" / page).read_text("utf-8"), "run: python docs/generate.py"

@@ -11,10 +11,11 @@ import pytest
 from tests.books.small import SITE, START, book, counter, held, node, power
 from wattkeeper.core.errors import ImportFileError
 from wattkeeper.core.roles import Intake, SignalInfo
-from wattkeeper.core.schema import JOBS
+from wattkeeper.core.schema import JOBS, SIGNALS
 from wattkeeper.core.signal import Signal
+from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Level
-from wattkeeper.planning import Usual, mean_over, read_queue
+from wattkeeper.planning import Usual, mean_over, read_queue, with_forecast
 
 HOUR = 3_600_000
 
@@ -64,6 +65,23 @@ def test_rows_become_jobs(tmp_path):
         (7, "release cannot be read as ISO 8601"),
         (8, "job_id is missing"),
     ]
+
+
+def test_hours_a_signal_lacks_come_from_its_newest_forecast(tmp_path):
+    """Hour 0 is known, 100 g; hours 1 and 2 are forecast, 150 and 160; hour 3 nobody knows. Hour 0's forecast is not used."""
+    kept = Book.create(tmp_path / "book", '[[site]]\nid = "a"\n')
+    infos = [SignalInfo(i, "intensity", "g/kWh", "test") for i in ("intensity:A", "intensity:A:forecast")]
+    rows = [("intensity:A", 0, HOUR, 100.0)]
+    rows += [("intensity:A:forecast", h * HOUR, (h + 1) * HOUR, v) for h, v in enumerate((90.0, 150.0, 160.0))]
+    kept.take(Intake("test", signals=pl.DataFrame(rows, SIGNALS.schema, orient="row"), signal_infos=infos), 0)
+    signal = Signal.from_table(kept.signal_rows("intensity:A"), infos[0])
+    values, used = with_forecast(kept, signal, Grid(0, HOUR, 4))
+    known, none = with_forecast(kept, signal, Grid(0, HOUR, 1))
+
+    assert values.tolist()[:3] == [100.0, 150.0, 160.0]
+    assert np.isnan(values[3])
+    assert used == infos[1]
+    assert (known.tolist(), none) == ([100.0], None)
 
 
 def test_what_a_users_jobs_drew_stands_for_what_nobody_says(tmp_path):

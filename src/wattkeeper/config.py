@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from wattkeeper.core.assets import QUANTITIES, Asset, AssetTree, Meter
 from wattkeeper.core.clock import zone
@@ -38,7 +38,7 @@ class SiteConfig(_Table):
     water: float | str | None = Field(
         None, description="Water at the site and in generation: a number [L/kWh of facility energy] or a signal."
     )
-    pue: float | str | None = Field(
+    pue: Annotated[float, Field(ge=1)] | str | None = Field(
         None,
         description="Facility energy over IT energy: a number of at least 1 or the id of a signal. "
         "Left out where a facility meter stands on the site itself.",
@@ -181,6 +181,64 @@ class PolicyConfig(_Table):
     )
 
 
+class AgentConfig(_Table):
+    """The agent that reads live meters. Each further table, `[[agent.NAME]]`, is one of the integration NAME.
+
+    Its keys are on the page of the integration; `period_s` and `give_up_s` may stand in each of them.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    __pydantic_extra__: dict[str, list[dict[str, Any]]]
+
+    name: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$",
+        description="The agent's name, unique among all agents. Default: the machine's name without its domain.",
+    )
+    book: Path | None = Field(None, description="Keep readings in this book; `wattkeeper attribute` takes them in.")
+    url: str = Field(
+        "", pattern=r"^(https?://.+)?$", description="Or send them to this server, such as https://watts:8443."
+    )
+    token: SecretStr = Field(SecretStr(""), description="The server's token for this agent.")
+    token_file: Path | None = Field(None, description="File that holds the token, instead of token.")
+    ca_file: Path | None = Field(None, description="Certificate (PEM) that signed the server's. Default: the system's.")
+    send_timeout_s: float = Field(30.0, gt=0, description="Longest time the server may take for one batch [s].")
+    spool: Path = Field(
+        Path("/var/lib/wattkeeper/spool"), description="Folder for readings that the server has not taken yet."
+    )
+    spool_limit_bytes: int = Field(
+        2**30, ge=2**20, description="Most the spool may hold; then the oldest is kept and new readings are dropped."
+    )
+    batch_s: float = Field(10.0, gt=0, description="Readings are written at least so often: all a crash can cost [s].")
+    batch_rows: int = Field(10_000, ge=1, description="A batch with so many readings is written at once.")
+    backoff_max_s: float = Field(
+        60.0, gt=0, description="A device or server that fails is tried at least so often [s]."
+    )
+    rediscover_s: float = Field(900.0, gt=0, description="What a device has is looked at anew so often [s].")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.book and self.url:
+            raise ValueError("give book or url, not both")
+        if self.token.get_secret_value() and self.token_file:
+            raise ValueError("give token or token_file, not both")
+        return self
+
+    @property
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """The tables of each integration, as they stand in the file."""
+        return self.__pydantic_extra__
+
+    def secret(self) -> str:
+        """Return the token, read anew each time. Raises ConfigError where its file cannot be read."""
+        if self.token_file is None:
+            return self.token.get_secret_value()
+        try:
+            return self.token_file.read_text("utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"Cannot read token_file {self.token_file}: {error.strerror}.") from error
+
+
 class SiteFile(_Table):
     """The whole site file."""
 
@@ -190,8 +248,14 @@ class SiteFile(_Table):
     nodes: list[NodeGroupConfig] = Field(default_factory=list, description="Assets, many equal nodes at once.")
     meter: list[MeterConfig] = Field(default_factory=list, description="Meters the imports do not declare themselves.")
     csv: dict[str, CsvConfig] = Field(default_factory=dict, description="Named CSV and Parquet layouts.")
+    grid: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="How grid signals are fetched, by provider: [grid.electricitymaps] and so on; the keys stand in "
+        "each integration's README.",
+    )
     default_parent: str = Field("", description="Where nodes go that an import meets first. Default: the only site.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="Choices of the books.")
+    agent: AgentConfig = Field(default_factory=AgentConfig, description="The agent that reads live meters.")
 
     def site_named(self, site: str) -> SiteConfig:
         """Return one site. Raises ConfigError when there is none of that name."""
@@ -226,6 +290,16 @@ class SiteFile(_Table):
         return [Meter(**m.model_dump()) for m in self.meter]
 
 
+class AgentFile(SiteFile):
+    """A site file as an agent reads it: the sites may be left out."""
+
+    site: list[SiteConfig] = Field(default_factory=list, description="The sites.")
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_File = TypeVar("_File", bound=SiteFile)
+
+
 def _expand(group: NodeGroupConfig) -> list[Asset]:
     shared: dict[str, Any] = {"embodied_source": group.embodied_source, "lifetime_years": group.lifetime_years}
     found = []
@@ -255,24 +329,46 @@ def expand_hosts(names: str) -> list[str]:
 
 def load(path: Path) -> SiteFile:
     """Return the site file. Raises ConfigError naming the key at fault."""
-    try:
-        return parse(path.read_text("utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(f"Cannot read site file {path}: {error.strerror}.") from error
+    return _load(path, SiteFile)
+
+
+def load_agent(path: Path) -> AgentFile:
+    """Return a site file that may hold nothing but the agent. Raises ConfigError naming the key at fault."""
+    return _load(path, AgentFile)
 
 
 def parse(text: str, where: str = "site file") -> SiteFile:
     """Return a site file from its text. Raises ConfigError naming the key at fault."""
+    return _parse(text, where, SiteFile)
+
+
+def validate(model: type[_Model], table: dict[str, Any], where: str) -> _Model:
+    """Return a table as its model. Raises ConfigError naming the key at fault."""
     try:
-        tree = SiteFile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where} is not TOML: {error}.") from error
+        return model.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{where}: {key}: {first['msg']}.{more}") from error
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{first['msg']}.{more}") from error
+
+
+def _load(path: Path, model: type[_File]) -> _File:
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"Cannot read site file {path}: {error.strerror}.") from error
+    return _parse(text, str(path), model)
+
+
+def _parse(text: str, where: str, model: type[_File]) -> _File:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where} is not TOML: {error}.") from error
+    tree = validate(model, table, where)
     for site in tree.site:
         zone(site.timezone)
-    tree.assets()
+    if tree.site:
+        tree.assets()
     return tree

@@ -1,6 +1,7 @@
 """The loop: measure → keep → attribute → value → report, each step one function on a book.
 
-This is the one room that knows the order of things. `take` keeps what a source yields, `attribute` turns readings into
+This is the one room that knows the order of things. `take` keeps what a source yields, `fold` what agents have sent and
+a server has journaled, `attribute` turns readings into
 postings for every day that may have changed, `check` proves that they add up; `statement`, `job` and `meter_summary`
 ask the ledger.
 """
@@ -15,24 +16,28 @@ import polars as pl
 from wattkeeper.attribution import Attributed, Progress, SiteRun
 from wattkeeper.core.roles import Reject, Source
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.fold import fold
 from wattkeeper.questions import job, meter_summary, statement
 from wattkeeper.valuing import signal_of
 
-__all__ = ["Balance", "attribute", "check", "job", "meter_summary", "signal_of", "statement", "take"]
+__all__ = ["Balance", "attribute", "check", "fold", "job", "meter_summary", "signal_of", "statement", "take"]
 
 
 def quiet(_what: str, _done: int, _total: int) -> None:
     """Report no progress."""
 
 
-def take(book: Book, source: Source, now_ms: int, progress: Progress = quiet) -> tuple[int, list[Reject]]:
+def take(
+    book: Book, source: Source, now_ms: int, progress: Progress = quiet, *, replace: bool = False
+) -> tuple[int, list[Reject]]:
     """Keep everything a source yields; return how many rows were kept, and the rows that were refused.
 
+    replace: it takes the place of what the book has of the same, as Book.take says.
     Batches are committed one by one: when a source breaks off, what it yielded before stays.
     """
     kept, refused = 0, []
     for intake in source.read():
-        refused += book.take(intake, now_ms)
+        refused += book.take(intake, now_ms, replace=replace)
         kept += sum(t.height for t in (intake.readings, intake.jobs, intake.allocations, intake.signals))
         progress("rows", kept, 0)
     return kept, refused
@@ -41,14 +46,19 @@ def take(book: Book, source: Source, now_ms: int, progress: Progress = quiet) ->
 def attribute(book: Book, *, everything: bool = False, workers: int = 2, progress: Progress = quiet) -> Attributed:
     """Bring the ledger up to date with readings, jobs and signals; return what was done.
 
-    Looks at the days that something may have changed (all with `everything`) and makes anew the units whose inputs
-    differ from those of last time. Readings are streamed, a row group at a time, so memory does not grow with days.
+    Looks at the days that something may have changed (all with `everything`, or when the site file was edited) and makes
+    anew the units whose inputs differ from those of last time. Readings are streamed, a row group at a time, so memory
+    does not grow with days.
     """
     done = Attributed()
-    for site in book.site_file.site:
-        run = SiteRun(book, site, done)
-        run.attribute(everything, workers, progress)
-    book.state.remember(ledger=json.dumps({name: table.version() for name, table in book.ledger.items()}))
+    with book.writing():
+        site_digest = book.site_digest
+        everything |= book.state.fact("attributed_by") not in {None, site_digest}
+        for site in book.site_file.site:
+            run = SiteRun(book, site, done)
+            run.attribute(everything, workers, progress)
+        versions = json.dumps({name: table.version() for name, table in book.ledger.items()})
+        book.state.remember(ledger=versions, attributed_by=site_digest)
     return done
 
 

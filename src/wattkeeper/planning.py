@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.core.roles import Reject, SignalInfo
-from wattkeeper.core.signal import Signal
+from wattkeeper.core.signal import FORECAST, Signal
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.integrations.csvfile.link import open_sheet
 from wattkeeper.integrations.csvfile.numbers import read_reals
@@ -217,22 +217,33 @@ def sites_of(
         if one.id not in gpus and not counted:
             raise ConfigError(f"Site '{one.id}' has no GPUs in the book. Say how many with --gpus {one.id}=N.")
         found = {kind: signal_of(book, one, kind) for kind in _SIGNALS}
-        over_time: dict[str, Any] = {
-            column: _DEFAULTS[kind] if (signal := found[kind]) is None else mean_over(signal, grid)
-            for kind, column in _SIGNALS.items()
-        }
         signals[one.id] = {kind: s.info for kind, s in found.items() if s is not None}
+        over_time: dict[str, Any] = {}
+        for kind, column in _SIGNALS.items():
+            signal = found[kind]
+            over_time[column] = _DEFAULTS[kind]
+            if signal is not None:
+                over_time[column], ahead = with_forecast(book, signal, grid)
+                signals[one.id] |= {f"{kind} forecast": ahead} if ahead else {}
         sites.append(Site(one.id, gpus.get(one.id, counted), **over_time, power_kw=power_kw.get(one.id, np.inf)))
     return sites, signals
+
+
+def with_forecast(book: Book, signal: Signal, grid: Grid) -> tuple[Floats, SignalInfo | None]:
+    """Return a signal's means over the slots, and the newest forecast's where it has none itself; and which that is."""
+    means = mean_over(signal, grid)
+    info = book.state.signal_infos().get(f"{signal.info.id}{FORECAST}") if np.isnan(means).any() else None
+    if info is None:
+        return means, None
+    ahead = mean_over(Signal.from_table(book.signal_rows(info.id), info), grid)
+    used = np.isnan(means) & ~np.isnan(ahead)
+    return np.where(used, ahead, means), info if used.any() else None
 
 
 def mean_over(signal: Signal, grid: Grid) -> Floats:
     """Return the mean of a signal over each slot, (slots,); NaN where a part of the slot has no value."""
     slots = grid.start_ms + grid.slot_ms * np.arange(grid.slots + 1, dtype=np.int64)
-    inside = (signal.breaks_ms > slots[0]) & (signal.breaks_ms < slots[-1])
-    edges = np.unique(np.concatenate((slots, signal.breaks_ms[inside])))
-    weighed = signal.at(edges[:-1]) * np.diff(edges)
-    return np.asarray(np.add.reduceat(weighed, np.searchsorted(edges, slots[:-1])) / grid.slot_ms, np.float64)
+    return signal.means(slots)
 
 
 def read_queue(

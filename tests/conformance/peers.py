@@ -103,6 +103,26 @@ def amdsmi(_root: Path) -> Peer:
 
 
 @peer
+def nvml(_root: Path) -> Peer:
+    """The fake library: no NVIDIA GPU is here. One of the two GPUs is under MIG."""
+    from tests.fake_nvml import FakeGpu, FakeNvml
+    from tests.integrations.nvml.test_nvml import device_of
+
+    library = FakeNvml(FakeGpu("GPU-a"), FakeGpu("GPU-b", mig=[(1, 3), (2, 4)]))
+    library.loaded = False
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        library.loaded = True
+        try:
+            yield
+        finally:
+            library.loaded, library.open = False, 0
+
+    return Peer({"node": "n01"}, up, lambda: device_of(library))
+
+
+@peer
 def redfish(root: Path) -> Peer:
     from tests.integrations.redfish.server import Server, tree_of
 

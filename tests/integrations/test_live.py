@@ -16,7 +16,7 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "bacnet", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "rapl", "redfish", "snmp"]
+NAMES = ["amdsmi", "bacnet", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "nvml", "rapl", "redfish", "snmp"]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -65,6 +65,7 @@ def absent(name, root):
         "ipmi": network,
         "snmp": {"host": "127.0.0.1", "port": free_port(), "asset": "n01", "timeout_s": 0.5},
         "amdsmi": {"node": "n01"},
+        "nvml": {"node": "n01"},
         "bacnet": {
             "timeout_s": 0.3,
             "discover_timeout_s": 0.3,
@@ -86,7 +87,10 @@ def absent(name, root):
     }.get(name, {"node": "n01", "path": root})
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "amdsmi" or not Path("/dev/kfd").exists()])
+HERE = {"amdsmi": "/dev/kfd", "nvml": "/dev/nvidiactl"}
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in HERE or not Path(HERE[n]).exists()])
 def test_what_is_not_there_is_named_and_can_be_closed(name, tmp_path):
     """Each call fails by itself, as often as it is made, with the device's name; closing never fails."""
     (point,) = entry_points(group="wattkeeper.devices", name=name)

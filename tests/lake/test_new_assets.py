@@ -39,6 +39,6 @@ def test_an_asset_without_a_place_is_refused_and_the_book_goes_on(tmp_path):
 
     assert reasons[0] == "asset 'x/gpu0' stands in 'x', which the book does not have: declare it in the site file"
     assert [r.split("'")[1] for r in reasons[1:3]] == ["y", "z"]
-    assert reasons[3].startswith("1 readings of unknown meter 'm1'")
+    assert reasons[3].startswith("1 readings of meter 'm1', which measures 'x/gpu0'")
     assert "n2" in Book(book.root).tree().assets
     assert Book(book.root).readings.table.scan().collect()["meter"].to_list() == ["m2"]

@@ -1,7 +1,7 @@
 """The command line: one file per command; heavy imports wait until a command needs them.
 
-Exit codes: 0 done · 1 a fault, told in one line · 2 wrong usage · 3 done, but some rows were refused · 4 the books do
-not balance.
+Exit codes: 0 done · 1 a fault, told in one line · 2 wrong usage · 3 done, but some rows were refused or something is
+doubted · 4 the books do not balance.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ import sys
 import typer
 
 from wattkeeper import __version__
-from wattkeeper.cli import imports
+from wattkeeper.cli import agent, grid, imports, token
 from wattkeeper.cli.attribute import attribute
+from wattkeeper.cli.backtest import backtest
+from wattkeeper.cli.budget import budget
 from wattkeeper.cli.check import check
 from wattkeeper.cli.demo import demo
+from wattkeeper.cli.doctor import doctor
 from wattkeeper.cli.init import init
 from wattkeeper.cli.job import job
 from wattkeeper.cli.meters import meters
 from wattkeeper.cli.plan import plan
+from wattkeeper.cli.route import route
+from wattkeeper.cli.serve import serve
 from wattkeeper.cli.statement import statement
+from wattkeeper.cli.top import top
 from wattkeeper.cli.vacuum import vacuum
 from wattkeeper.core.errors import WattkeeperError
 
@@ -44,13 +50,22 @@ def _top(
 
 app.command("init")(init)
 app.add_typer(imports.app, name="import")
+app.add_typer(agent.app, name="agent")
+app.command("doctor")(doctor)
+app.command("top")(top)
 app.command("attribute")(attribute)
 app.command("check")(check)
 app.command("statement")(statement)
 app.command("job")(job)
 app.command("meters")(meters)
+app.command("serve")(serve)
+app.add_typer(token.app, name="token")
 app.command("vacuum")(vacuum)
 app.command("plan")(plan)
+app.command("backtest")(backtest)
+app.command("route")(route)
+app.command("budget")(budget)
+app.add_typer(grid.app, name="grid")
 app.command("demo")(demo)
 
 

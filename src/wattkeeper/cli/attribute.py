@@ -18,21 +18,30 @@ def attribute(
 ) -> None:
     """Put every measured joule on its account, for all days that something new may have changed.
 
+    What agents have sent to `wattkeeper serve` is taken into the book first.
+
     Example: wattkeeper attribute --book mybook
     """
     from wattkeeper import loop
 
     opened = common.open_book(book)
+    folded = loop.fold(opened, common.now_ms())
     with common.progress("attributing") as told:
         done = loop.attribute(opened, everything=everything, workers=workers, progress=told)
     if json:
-        common.print_json(asdict(done))
+        common.print_json(asdict(done) | {"folded": folded.readings})
         return
     from wattkeeper.report.words import count
 
+    if folded.readings or folded.refused or folded.doubts:
+        readings = count(folded.readings, "reading")
+        typer.echo(f"Took {readings} in {count(folded.batches, 'batch')} from the journal.")
+    for words in [*(f"{r.source}: {r.reason}" for r in folded.refused), *folded.doubts]:
+        typer.echo(words)
     typer.echo(
         f"Looked at {count(done.days, 'day')}, attributed {count(done.units, 'unit-day')} anew "
         f"from {count(done.readings, 'reading')}: {count(done.postings, 'posting')}."
     )
     if done.strangers:
-        typer.echo(f"{done.strangers} allocations name assets that the book does not have; see the site file.")
+        names = "names" if done.strangers == 1 else "name"
+        typer.echo(f"{count(done.strangers, 'allocation')} {names} assets that the book does not have; see the site file.")

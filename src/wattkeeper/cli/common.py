@@ -71,6 +71,17 @@ def check_period(period: str | None) -> str | None:
     return period
 
 
+def reading(quantity: str, value: int) -> str:
+    """Return a meter's value as people read it."""
+    from wattkeeper.report.words import grouped
+
+    if quantity == "power":
+        return f"{grouped(value / 1000, 1)} W"
+    if quantity == "utilisation":
+        return f"{value / 10_000:.0f} %"
+    return f"{grouped(value / 3_600_000_000, 3)} kWh"
+
+
 def now_ms() -> int:
     """Return the time."""
     return time.time_ns() // 1_000_000

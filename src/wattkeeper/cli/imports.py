@@ -23,11 +23,17 @@ WIDE = 60
 """Characters that are printed of a refused row's cells."""
 
 
+REPLACE = typer.Option(
+    False, "--replace", help="Correct the book: take the place of what it has of the same readings, jobs or signals."
+)
+
+
 @app.command("csv")
 def csv(
     files: list[Path] = typer.Argument(..., help="CSV, CSV.gz or Parquet files."),
     layout: str = typer.Option(..., "--as", help="Layout: one of the site file's [csv.NAME] or a built-in one."),
     book: Path = common.BOOK,
+    replace: bool = REPLACE,
     json: bool = common.JSON,
 ) -> None:
     """Import CSV or Parquet files: readings, jobs, allocations, signals or assets.
@@ -37,7 +43,7 @@ def csv(
     Example: wattkeeper import csv power.csv --as pdu --book mybook
     """
     opened = common.open_book(book)
-    _take(opened, [_csv_source(opened, layout, f) for f in files], json)
+    _take(opened, [_csv_source(opened, layout, f) for f in files], json, replace=replace)
 
 
 def source_of(book: Book, what: str, path: Path) -> Source:
@@ -77,6 +83,7 @@ def sacct(
     cluster: str = typer.Option("", help="Put before each job id, where one book has several clusters."),
     start: str = typer.Option("now-1day", help="For the command: jobs from then on."),
     end: str = typer.Option("now", help="For the command: jobs up to then."),
+    replace: bool = REPLACE,
     json: bool = common.JSON,
 ) -> None:
     """Import jobs from Slurm's accounting.
@@ -88,7 +95,7 @@ def sacct(
     opened = common.open_book(book)
     names = [f.strip() for f in fields.split(",") if f.strip()]
     source = _sacct_source(opened, file, fields=names, timezone=timezone, cluster=cluster, start=start, end=end)
-    _take(opened, [source], json)
+    _take(opened, [source], json, replace=replace)
 
 
 @app.command("slurm-gpus")
@@ -192,7 +199,7 @@ def exposition(
     _take(common.open_book(book), [ExpositionSource(where, when_ms, options=Options(host=host))], json)
 
 
-def _take(book: Book, sources: Sequence[Source], json: bool) -> None:
+def _take(book: Book, sources: Sequence[Source], json: bool, *, replace: bool = False) -> None:
     """Keep what sources yield and say what was refused."""
     from wattkeeper import loop
 
@@ -200,7 +207,7 @@ def _take(book: Book, sources: Sequence[Source], json: bool) -> None:
     kept, refused = 0, []
     with common.progress("importing") as told:
         for source in sources:
-            some, bad = loop.take(book, source, common.now_ms(), told)
+            some, bad = loop.take(book, source, common.now_ms(), told, replace=replace)
             kept += some
             refused += bad
     refused.sort(key=lambda r: (r.source, r.row))

@@ -94,6 +94,9 @@ def _show(found: Outlook, most: int) -> None:
     for site, infos in found.signals.items():
         told = ", ".join(filter(None, (infos["intensity"].provider, infos["intensity"].method)))
         out.print(f"{site}: intensity {infos['intensity'].id}{f' ({told})' if told else ''}", style="dim")
+        for kind in ("intensity forecast", "price forecast"):
+            if kind in infos:
+                out.print(f"{site}: {kind} {infos[kind].id} ({infos[kind].version})", style="dim")
     for note in found.notes:
         out.print(f"{note}.", style="dim")
     out.print()

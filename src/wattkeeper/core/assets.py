@@ -30,6 +30,9 @@ MAX_POWER_W = {"gpu": 2_500.0, "cpu": 1_500.0, "dram": 500.0, "node": 30_000.0, 
 """Physical ceilings by kind, generous on purpose: a step above 1.2 × this is an instrument's fault, not energy.
 The largest of each known in 2026: a 1.4 kW GPU package, a 14.5 kW eight-GPU node, a 140 kW rack."""
 
+MARGIN = 1.2
+"""How far above an asset's ceiling a reading may be and still be energy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asset:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.units import MS_PER_HOUR
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @lru_cache(maxsize=64)
@@ -71,6 +73,8 @@ def _hour_edges(day: str, tz: str) -> tuple[int, ...]:
 
 def hour_edges_ms(day: str, tz: str) -> NDArray[np.int64]:
     """Return where the local hours of a day begin, and its end: (hours + 1,) int64 [ms UTC]."""
+    import numpy as np  # noqa: PLC0415 - not in an agent, which must stay small
+
     return np.array(_hour_edges(day, tz), np.int64)
 
 

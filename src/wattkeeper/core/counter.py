@@ -31,8 +31,6 @@ EVENT_NAMES = ("gap", "reset", "wrap", "glitch")
 LOOK_BACK, LOOK_AHEAD = 4, 3
 """Readings before and after a stretch that the state machine may need to judge the stretch."""
 
-MARGIN = 1.2
-"""A step above 1.2 × the asset's ceiling is not energy."""
 
 _MAX_GLITCH = 3
 _DIP = 0.9

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core import counter
+from wattkeeper.core.assets import MARGIN
 from wattkeeper.core.errors import CurveError
 
 Int64s = NDArray[np.int64]
@@ -51,7 +52,7 @@ class EnergyCurve:
         """
         time_ms, value, marks, events, n = _scratch(times_ms, counter_mj)
         odd = np.empty(max(n, 1), np.int64)
-        bound_w = int(np.ceil(ceiling_w * counter.MARGIN))
+        bound_w = int(np.ceil(ceiling_w * MARGIN))
         n, n_marks, n_events = counter.repair(time_ms, value, n, max_gap_ms, bound_w, wrap_mj, odd, marks, events)
         return cls(time_ms[:n], value[:n], marks[:n_marks], events[:n_events])
 

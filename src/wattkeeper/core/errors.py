@@ -4,6 +4,9 @@ WattkeeperError
 ├── ConfigError            a site file or option is wrong
 │   └── MissingExtraError  an optional package is not installed
 ├── BookError              the book on disk is missing, foreign or of another version
+├── JournalError           a journal cannot be written: the disk is full or failing, or another process has it
+│   └── JournalFullError   a journal is at the limit it was given
+├── BatchError             a batch of readings cannot be taken as a whole
 ├── ImportFileError        a file as a whole cannot be imported
 ├── SourceError            a server or command did not answer as it should
 ├── UnknownNameError       a job, asset, zone or period that the book does not have
@@ -32,6 +35,18 @@ class MissingExtraError(ConfigError):
 
 class BookError(WattkeeperError):
     """The book on disk is missing, foreign, or written by another version."""
+
+
+class JournalError(WattkeeperError):
+    """A journal cannot be written; what it holds is intact."""
+
+
+class JournalFullError(JournalError):
+    """A journal is at the limit it was given."""
+
+
+class BatchError(WattkeeperError):
+    """A batch of readings cannot be taken as a whole."""
 
 
 class ImportFileError(WattkeeperError):

@@ -49,7 +49,11 @@ class SignalInfo:
 
 @dataclass(slots=True)
 class Intake:
-    """One batch on its way into a book."""
+    """One batch on its way into a book. The meters of `readings` may be text, or an Enum in the order of their names.
+
+    replaces: (signal, start_ms, end_ms): rows of the signal that start there give way to those of the batch, so that a
+    value that its publisher revised is not kept twice.
+    """
 
     source: str
     assets: list[Asset] = field(default_factory=list)
@@ -60,6 +64,7 @@ class Intake:
     signals: pl.DataFrame = field(default_factory=SIGNALS.empty)
     signal_infos: list[SignalInfo] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    replaces: list[tuple[str, int, int]] = field(default_factory=list)
 
 
 class Source(Protocol):

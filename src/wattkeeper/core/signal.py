@@ -17,6 +17,9 @@ from wattkeeper.core.units import MJ_PER_KWH
 Int64s = NDArray[np.int64]
 Float64s = NDArray[np.float64]
 
+FORECAST = ":forecast"
+"""Follows the id of a signal in the id of its forecasts."""
+
 _ALWAYS_MS = 2**61
 """A constant signal holds this long before and after 1970 [ms]."""
 
@@ -109,6 +112,14 @@ class Signal:
         place = np.clip(np.searchsorted(self.breaks_ms, times_ms, side="right") - 1, 0, len(self.values) - 1)
         known: Int64s = before_ms[place] + np.clip(times_ms - self.breaks_ms[place], 0, spans_ms[place])
         return known
+
+    def means(self, edges_ms: Int64s) -> Float64s:
+        """Return the mean over each stretch between rising instants, (n − 1,); NaN where a part has no value."""
+        inside = (self.breaks_ms > edges_ms[0]) & (self.breaks_ms < edges_ms[-1])
+        cuts_ms = np.unique(np.concatenate((edges_ms, self.breaks_ms[inside])))
+        weighed = self.at(cuts_ms[:-1]) * np.diff(cuts_ms)
+        first = np.searchsorted(cuts_ms, edges_ms[:-1])
+        return np.asarray(np.add.reduceat(weighed, first) / np.diff(edges_ms), np.float64)
 
     def integrate(self, curve: Curve) -> float:
         """Return ∫ signal dE over the curve, in the signal's numerator (g, EUR, L).

@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
-from deltalake.transaction import AddAction, RemoveAction
+from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
 
 from wattkeeper.core.schema import TableSpec
 
@@ -33,6 +33,9 @@ INSTANTS = frozenset({"hour_ms", "start_ms", "end_ms"})
 
 Partition = tuple[str, str]
 """Site and local day."""
+
+Mark = tuple[str, int]
+"""A source's name, and up to where it was read: it stands in the log in the very version that has the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +143,17 @@ class Table:
             values: dict[str, str | None] = dict(zip(self._parts, (f.site, f.day), strict=False))
             self._removes.append(RemoveAction(f.path, True, _now_ms(), size=f.bytes, partition_values=values))
 
-    def commit(self) -> int:
-        """Commit what is staged as one version; return the newest version."""
+    def commit(self, mark: Mark | None = None) -> int:
+        """Commit what is staged as one version, and with it how far a source was read; return the newest version."""
         if self._adds or self._removes:
             table = self._newest()
+            with_it = CommitProperties(app_transactions=[Transaction(*mark)]) if mark else None
             table.create_write_transaction(
-                [*self._removes, *self._adds], "append", table.schema(), partition_by=self._parts
+                [*self._removes, *self._adds],
+                "append",
+                table.schema(),
+                partition_by=self._parts,
+                commit_properties=with_it,
             )
             self._keep_listed()
             self._adds, self._removes = [], []
@@ -159,6 +167,11 @@ class Table:
             gone = {r.path for r in self._removes}
             kept = [f for f in self._listed[1] if f.path not in gone]
             self._listed = (self.version(), kept + [_data_file(a) for a in self._adds])
+
+    def marked(self, source: str) -> int:
+        """Return up to where a source was read when last committed with its mark; -1 where it never was."""
+        found = self._newest().transaction_version(source)
+        return -1 if found is None else int(found)
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Return the rows of a version, the newest by default, partition columns included."""

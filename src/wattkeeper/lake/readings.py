@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -40,6 +41,9 @@ TAIL_HOURS = 6
 _SCHEMA = pa.schema(
     [pa.field("meter", pa.string(), False), *(pa.field(c, pa.int64(), False) for c in ("time_ms", "value"))]
 )
+
+_CODED = pa.dictionary(pa.int32(), pa.string())
+"""Meters by number: written as they are, and text to whoever reads the file."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,32 @@ class ReadingsStore:
         self.table = Table(root / "readings", READINGS)
         self.index_root = root / "index"
 
-    def append(self, rows: pl.DataFrame, part: Partition) -> None:
-        """Stage readings of one site and day as a further file; `table.commit` makes them count."""
-        ordered = rows.select("meter", "time_ms", "value").sort("meter", "time_ms")
-        self._write(ordered.to_arrow(), part, [ordered.height])
+    def append(self, rows: pl.DataFrame, part: Partition, *, replace: bool = False) -> None:
+        """Stage readings of one site and day as a further file; `table.commit` makes them count.
+
+        Their meters are an Enum in the order of their names. Readings that come in the order of time, as they do from
+        agents, are put in order without comparing them. replace: what the day has of the same meters at the same instants
+        goes.
+        """
+        if replace:
+            self._forget(rows, part)
+        self._write(_in_order(rows.select("meter", "time_ms", "value")), part, [rows.height])
+
+    def _forget(self, rows: pl.DataFrame, part: Partition) -> None:
+        """Stage a day without the readings of some meters at some instants."""
+        files = self.days().get(part, [])
+        if not files:
+            return
+        names = READINGS.schema.names()
+        old = pl.concat([pl.read_parquet(self.table.root / f.path, columns=names) for f in files])
+        told = rows.select(pl.col("meter").cast(pl.String), "time_ms")
+        kept = old.with_columns(pl.col("meter").cast(pl.String)).join(told, on=["meter", "time_ms"], how="anti")
+        if kept.height == old.height:
+            return
+        self.table.drop(files)
+        if kept.height:
+            ordered = kept.sort("meter", "time_ms")
+            self._write(ordered.to_arrow(), part, [ordered.height])
 
     def days(self) -> dict[Partition, list[DataFile]]:
         """Return the files of each site and day."""
@@ -142,16 +168,19 @@ class ReadingsStore:
 
     def _write(self, rows: pa.Table, part: Partition, groups: Sequence[int]) -> DataFile:
         path = self.table.new_path(part)
+        coded = pa.types.is_dictionary(rows.schema.field("meter").type)
+        schema = _SCHEMA.set(0, pa.field("meter", _CODED, False)) if coded else _SCHEMA
         with pq.ParquetWriter(
             self.table.root / path,
-            _SCHEMA,
+            schema,
             compression="none",
             use_dictionary=["meter"],
             column_encoding={"time_ms": "DELTA_BINARY_PACKED", "value": "DELTA_BINARY_PACKED"},
             write_statistics=["meter", "time_ms"],
+            store_schema=False,
         ) as writer:
             done = 0
-            plain = rows.cast(_SCHEMA)
+            plain = rows.cast(schema)
             for size in groups:
                 writer.write_table(plain.slice(done, size), row_group_size=max(size, 1))
                 done += size
@@ -212,6 +241,34 @@ def _pieces(path: str, names: list[str], table: Int64s, split: int) -> DayIndex:
         PieceIndex(path, tuple(names[part]), *(c[part] for c in columns)) for part in (slice(split), slice(split, None))
     )
     return head, tail
+
+
+def _in_order(rows: pl.DataFrame) -> pa.Table:
+    """Return readings sorted by meter and time."""
+    codes, time_ms = rows["meter"].to_physical().to_numpy(), rows["time_ms"].to_numpy()
+    order = _by_code(codes)
+    codes, time_ms = codes[order], time_ms[order]
+    if ((np.diff(time_ms) < 0) & (np.diff(codes.astype(np.int64)) == 0)).any():
+        again = np.lexsort((time_ms, codes))
+        order, codes, time_ms = order[again], codes[again], time_ms[again]
+    meter = pa.DictionaryArray.from_arrays(
+        pa.array(codes.astype(np.int32)), pa.array(names_of(rows["meter"]), pa.string())
+    )
+    return pa.table({"meter": meter, "time_ms": time_ms, "value": rows["value"].to_numpy()[order]})
+
+
+def names_of(meter: pl.Series) -> list[str]:
+    """Return the names that an Enum numbers, in their order."""
+    assert isinstance(meter.dtype, pl.Enum)
+    return meter.dtype.categories.to_list()
+
+
+def _by_code(codes: NDArray[np.unsignedinteger[Any]]) -> Int64s:
+    """Return the stable order of some numbers below 2³², by their low and then their high 16 bits: each a radix sort."""
+    order = np.argsort(codes.astype(np.uint16), kind="stable")
+    if len(codes) and codes.max() >= 2**16:
+        order = order[np.argsort((codes >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
+    return order
 
 
 def _cut(rows: pl.DataFrame) -> list[int]:

@@ -51,6 +51,20 @@ stale = sa.Table(
     sa.Column("start_ms", sa.BigInteger, primary_key=True),
     sa.Column("end_ms", sa.BigInteger, primary_key=True),
 )
+senders = sa.Table(
+    "senders",
+    _META,
+    sa.Column("sender", sa.String, primary_key=True),
+    sa.Column("seen", sa.String),
+    sa.Column("last_ms", sa.BigInteger),
+)
+tokens = sa.Table(
+    "tokens",
+    _META,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("digest", sa.String),
+    sa.Column("made_ms", sa.BigInteger),
+)
 done = sa.Table(
     "done",
     _META,
@@ -85,8 +99,9 @@ class State:
             rows = [{"id": r.id, "record": json.dumps(dataclasses.asdict(r))} for r in records]
             if rows:
                 with self.engine.begin() as db:
-                    db.execute(insert(table).on_conflict_do_nothing(), rows)
-                self.remember(registered=uuid.uuid4().hex)
+                    new = db.execute(insert(table).on_conflict_do_nothing(), rows).rowcount
+                if new:
+                    self.remember(registered=uuid.uuid4().hex)
 
     def assets(self) -> list[Asset]:
         """Return the assets that imports met."""
@@ -122,6 +137,36 @@ class State:
     def advance(self, source: str, position_ms: int) -> None:
         """Move a source's cursor."""
         self._upsert(cursors, [{"source": source, "position_ms": position_ms}], ["source"])
+
+    def seen(self, names: Iterable[str]) -> dict[str, list[list[int]]]:
+        """Return by sender the runs [first, last] of numbers of its batches that are in the book."""
+        with self.engine.begin() as db:
+            query = sa.select(senders.c.sender, senders.c.seen).where(senders.c.sender.in_(list(names)))
+            return {sender: json.loads(runs) for sender, runs in db.execute(query)}
+
+    def see(self, runs: dict[str, list[list[int]]], now_ms: int, keep_ms: int) -> None:
+        """Keep which batches of some senders are in the book; forget senders not heard of for keep_ms."""
+        rows = [{"sender": s, "seen": json.dumps(r), "last_ms": now_ms} for s, r in runs.items()]
+        self._upsert(senders, rows, ["sender"])
+        with self.engine.begin() as db:
+            db.execute(sa.delete(senders).where(senders.c.last_ms < now_ms - keep_ms))
+
+    def add_token(self, name: str, digest: str, now_ms: int) -> bool:
+        """Keep a token's digest under a name; return False where the name is taken."""
+        with self.engine.begin() as db:
+            row = {"name": name, "digest": digest, "made_ms": now_ms}
+            return db.execute(insert(tokens).on_conflict_do_nothing(), row).rowcount == 1
+
+    def drop_token(self, name: str) -> bool:
+        """Strike a token; return whether there was one."""
+        with self.engine.begin() as db:
+            return db.execute(sa.delete(tokens).where(tokens.c.name == name)).rowcount == 1
+
+    def tokens(self) -> list[tuple[str, str, int]]:
+        """Return name, digest and time of making [ms] of each token."""
+        with self.engine.begin() as db:
+            query = sa.select(tokens.c.name, tokens.c.digest, tokens.c.made_ms).order_by(tokens.c.name)
+            return [(name, digest, made_ms) for name, digest, made_ms in db.execute(query)]
 
     def mark_stale(self, spans: Iterable[tuple[str, int, int]]) -> None:
         """Note that something that lines of a site in [start_ms, end_ms) may depend on has changed."""

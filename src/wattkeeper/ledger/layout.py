@@ -10,8 +10,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from wattkeeper.core.assets import OVERHEAD_KINDS, QUANTITIES, Asset, AssetTree, Meter, natural
-from wattkeeper.core.counter import MARGIN
+from wattkeeper.core.assets import MARGIN, OVERHEAD_KINDS, QUANTITIES, Asset, AssetTree, Meter, natural
 from wattkeeper.core.units import PPM
 from wattkeeper.ledger import kernel
 

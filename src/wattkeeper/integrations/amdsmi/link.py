@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 from typing import Any, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,7 +58,8 @@ class Library(Protocol):
 def load() -> Library:
     """Return the library. Raises MissingExtraError where it is not installed, SourceError where ROCm is missing."""
     try:
-        return cast("Library", importlib.import_module("amdsmi"))
+        with contextlib.redirect_stdout(io.StringIO()):  # where ROCm is missing it prints, and then raises
+            return cast("Library", importlib.import_module("amdsmi"))
     except ImportError as error:
         raise MissingExtraError("wattkeeper.integrations.amdsmi", error.name or "amdsmi", "amdsmi") from error
     except (KeyError, OSError, AttributeError) as error:  # the module is there and libamd_smi.so is not

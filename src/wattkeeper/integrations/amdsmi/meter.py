@@ -6,7 +6,6 @@ chips and drivers (ROCm/amdsmi#22, #38), so discovery compares it with the power
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import time
@@ -18,6 +17,7 @@ from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import this_node
+from wattkeeper.core.worker import Worker
 from wattkeeper.integrations.amdsmi.link import Config, Library, load
 
 RANK = 12
@@ -49,6 +49,7 @@ class AmdDevice:
         self._library: Library | None = None
         self._readers: list[_Reader] = []
         self.name = f"amdsmi {self._node}"
+        self._worker = Worker(self.name)
 
     async def discover(self) -> Discovery:
         """Return the GPUs and their meters. Raises SourceError where the driver does not answer."""
@@ -64,13 +65,13 @@ class AmdDevice:
         """Let go of the driver's interface."""
         library, self._library, self._readers = self._library, None, []
         if library is not None:
-            with contextlib.suppress(library.AmdSmiException):  # the driver may be gone before us
-                await asyncio.to_thread(library.amdsmi_shut_down)
+            with contextlib.suppress(library.AmdSmiException, TimeoutError):  # the driver may be gone before us
+                await self._worker.run(library.amdsmi_shut_down, self._config.timeout_s)
+        self._worker.close()
 
     async def _in_time(self, work: Callable[[], _T], limit_s: float) -> _T:
         try:
-            async with asyncio.timeout(limit_s):
-                return await asyncio.to_thread(work)
+            return await self._worker.run(work, limit_s)
         except TimeoutError as error:
             raise SourceError(
                 f"{self.name}: the driver did not answer within {limit_s:g} s. See dmesg for amdgpu."

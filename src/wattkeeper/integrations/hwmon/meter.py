@@ -7,7 +7,6 @@ by driver and device. What a sensor measures only its driver's name tells; what 
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections import Counter
@@ -20,6 +19,7 @@ from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import DeniedError, count, text, this_node
+from wattkeeper.core.worker import Worker
 from wattkeeper.integrations.hwmon.link import Config
 
 _T = TypeVar("_T")
@@ -71,6 +71,7 @@ class HwmonDevice:
         self._node = config.node or this_node()
         self._meters: list[tuple[Meter, Path]] = []
         self.name = f"hwmon {self._node}"
+        self._worker = Worker(self.name)
 
     async def discover(self) -> Discovery:
         """Return what the sensors measure. Raises SourceError where there are none, or they do not answer in time."""
@@ -81,12 +82,12 @@ class HwmonDevice:
         return await self._in_time(self._sample)
 
     async def close(self) -> None:
-        """Do nothing: no file stays open."""
+        """Let the thread end: no file stays open."""
+        self._worker.close()
 
     async def _in_time(self, work: Callable[[], _T]) -> _T:
         try:
-            async with asyncio.timeout(self._config.timeout_s):
-                return await asyncio.to_thread(work)
+            return await self._worker.run(work, self._config.timeout_s)
         except TimeoutError as error:
             raise SourceError(
                 f"{self.name}: {self._config.path} did not answer within {self._config.timeout_s:g} s. "

@@ -112,7 +112,7 @@ class PrometheusSource:
         """Return which of our metrics the server has around a span."""
         known = "|".join([*VARIABLE_MAP, CEEMS_HOLDER])
         match = f'{{__name__=~"{known}"{"," if self._matchers else ""}{self._matchers}}}'
-        params = {"match[]": match, "start": _seconds(start_ms), "end": _seconds(until_ms)}
+        params = {"match[]": match, "start": seconds(start_ms), "end": seconds(until_ms)}
         found = set(self._data(client, "label/__name__/values", params))
         return [name for name in (*VARIABLE_MAP, CEEMS_HOLDER) if name in found]
 
@@ -136,25 +136,30 @@ class PrometheusSource:
 
         Servers differ in whether a range includes its left end, one millisecond before the span; to_intake cuts it off.
         """
-        data = self._data(client, "query", {"query": query, "time": _seconds(until_ms - 1)})
+        data = self._data(client, "query", {"query": query, "time": seconds(until_ms - 1)})
         return list(data["result"])
 
     def _data(self, client: Client, path: str, params: dict[str, str]) -> Any:
-        """Return the data of an answer. Raises SourceError where the server says that something is missing in it."""
-        answer = get(client, f"{self.url}/api/v1/{path}", params)
-        try:
-            body = answer.json()
-            data, partial = body["data"], body.get("isPartial", False)
-        except (ValueError, KeyError, TypeError) as error:
-            raise SourceError(f"{self.url} does not speak the Prometheus API: {answer.text[:80]!r}.") from error
-        if partial or body.get("warnings"):
-            told = "; ".join(body.get("warnings") or ["partial"])
-            raise SourceError(
-                f"{self.url} has only part of the data from {iso(self.position_ms)} on: {told}. Try later."
-            )
-        return data
+        return data_of(client, self.url, path, params, self.position_ms)
 
 
-def _seconds(time_ms: int) -> str:
+def data_of(client: Client, url: str, path: str, params: dict[str, str], since_ms: int) -> Any:
+    """Return the data of an answer. Raises SourceError where the server says that something is missing in it.
+
+    since_ms: from when on data are asked for, for the sentence.
+    """
+    answer = get(client, f"{url}/api/v1/{path}", params)
+    try:
+        body = answer.json()
+        data, partial = body["data"], body.get("isPartial", False)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{url} does not speak the Prometheus API: {answer.text[:80]!r}.") from error
+    if partial or body.get("warnings"):
+        told = "; ".join(body.get("warnings") or ["partial"])
+        raise SourceError(f"{url} has only part of the data from {iso(since_ms)} on: {told}. Try later.")
+    return data
+
+
+def seconds(time_ms: int) -> str:
     """Return milliseconds as the API wants time: seconds with three decimals."""
     return f"{time_ms // 1000}.{time_ms % 1000:03d}"

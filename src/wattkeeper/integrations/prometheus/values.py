@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.core.assets import MAX_POWER_W
-from wattkeeper.core.counter import MARGIN
+from wattkeeper.core.assets import MARGIN, MAX_POWER_W
 from wattkeeper.core.units import PPM, UNITS_OF_QUANTITY
 from wattkeeper.integrations.prometheus.names import PERCENT_OR_RATIO, Variable
 

@@ -1,0 +1,131 @@
+"""Back-test: weeks of a recorded job trace on recorded grids, every policy beside the clairvoyant plan and its bound.
+
+`python benchmarks/backtest.py [--quick]` prints one line per bar, `name value limit holds|falls short`, and exits with 1
+where one falls short. Jobs are the first weeks of a public trace of Alibaba's (PAI 2020; its CPUs taken as GPUs, 500 W
+each) on a cluster that is 40 % larger than they need on average; without a deadline of their own they may end 12 h later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from attribution import Bars
+from instances import GRID, START_MS, intensity
+from wattkeeper.core.units import MS_PER_HOUR
+from wattkeeper.plan.problem import Grid, Job, Jobs, Site, Weights
+from wattkeeper.plan.simulate.foresight import Foresight, erring, perfect, recorded, rolled
+from wattkeeper.plan.simulate.history import History, history, run
+from wattkeeper.plan.simulate.policies import POLICIES
+from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, planner
+
+HERE = Path(__file__).parent
+TRACE = HERE.parent.parent / "shared" / "data" / "jobs" / "pai_100k.csv.gz"
+SLACK_MS = 12 * MS_PER_HOUR
+AFTER_H = 96
+BIGGEST = 64
+
+
+def trace(days: int) -> list[Job]:
+    """Return the jobs of the first days of the trace, or made-up ones of the same shape where it is not here."""
+    if TRACE.exists():
+        rows = pl.read_csv(TRACE).filter((pl.col("arrival_time") < 24 * days) & (pl.col("cpus") <= BIGGEST)).rows()
+    else:
+        rng = np.random.default_rng(0)
+        n = 230 * days
+        hours = np.clip(np.exp(rng.normal(-0.4, 1.5, n)), 0.08, 71.0)
+        rows = list(zip(np.sort(rng.uniform(0, 24 * days, n)), hours, rng.choice([1, 1, 2, 4, 16], n), strict=True))
+    return [
+        Job(f"j{i}", int(gpus), round(h * MS_PER_HOUR), 500.0, START_MS + round(at * MS_PER_HOUR))
+        for i, (at, h, gpus) in enumerate(rows)
+    ]
+
+
+def case_of(days: int, values: np.ndarray) -> History:
+    """Return the history on a cluster of 1.4 times what the jobs need on average."""
+    jobs = trace(days)
+    held_h = sum(job.gpus * np.ceil(job.duration_ms / MS_PER_HOUR) for job in jobs)
+    site = Site("a", float(max(np.ceil(1.4 * held_h / (24 * days)), BIGGEST)), values)
+    found, skipped = history(
+        Grid(START_MS, MS_PER_HOUR, len(values)), site, Jobs.of(jobs, [site]), Weights(), slack_ms=SLACK_MS
+    )
+    if skipped:
+        raise SystemExit(f"{len(skipped)} jobs cannot run, such as {next(iter(skipped.items()))}")
+    return found
+
+
+def compare(bars: Bars, name: str, case: History, seen: dict[str, Foresight], least: dict[str, float]) -> None:
+    """Run the policies under each foresight. least: share of the clairvoyant saving that the planner must reach [%]."""
+    true = np.asarray(case.site.intensity_g_per_kwh, np.float64)
+    now = run(case, "run now", POLICIES["run now"](case, perfect(true)))
+    made, free = clairvoyant(case)
+    best = run(case, "clairvoyant", as_wish(case, made))
+    possible = now.carbon_g - best.carbon_g
+    bars.at_most(f"{name} clairvoyant above its bound [%]", 100 * (best.weighed_g / made.bound_g - 1), 1.5)
+    bars.note(
+        f"{name}: {len(case.jobs)} jobs on {case.gpus} GPUs; the clairvoyant plan saves {possible / now.carbon_g:.2%} of "
+        f"running now, {int(free.sum())} deadlines taken off"
+    )
+    share = {}
+    for words, foresight in seen.items():
+        for policy in ("lowest window", "threshold", "planner"):
+            begin = time.perf_counter()
+            found = run(
+                case, policy, planner(case, foresight) if policy == "planner" else POLICIES[policy](case, foresight)
+            )
+            spent = time.perf_counter() - begin
+            part = 100 * (now.carbon_g - found.carbon_g) / possible
+            late = 100 * (found.missed & ~free).mean()
+            bars.note(
+                f"{name}, {words}, {policy}: {part:.1f} % of that saving, {late:.2f} % late, mean wait "
+                f"{np.nanmean(found.delay_h):.1f} h, {spent:.1f} s"
+            )
+            if policy == "planner":
+                share[words] = part
+                bars.at_least(f"{name}, {words}: planner's share [%]", part, least[words])
+                bars.at_most(f"{name}, {words}: planner's late jobs [%]", late, 0.5)
+                bars.at_most(f"{name}, {words}: planner's unplaced jobs", found.unplaced, 0, "{:.0f}")
+    noisy = max((part for words, part in share.items() if "error" in words), default=0.0)
+    bars.at_most(f"{name}: best with error above perfect [points]", noisy - share["perfect"], 1.0)
+
+
+def main() -> int:
+    """Run the bars."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one week, under 50 s")
+    quick = parser.parse_args().quick
+    bars = Bars()
+    bars.note(f"trace {'recorded' if TRACE.exists() else 'made up'}, grid {'recorded' if GRID.exists() else 'made up'}")
+    days = 7 if quick else 21
+    slots = 24 * days + AFTER_H
+    true = intensity("DE-LU", 24, slots)
+    seen = {"perfect": perfect(true), "error 10 %": erring(true, 0.1, 0)}
+    if not quick:
+        seen["day before"] = rolled(true, intensity("DE-LU", 0, 24))
+    compare(bars, "DE-LU", case_of(days, true), seen, {"perfect": 45.0, "error 10 %": 35.0, "day before": -10.0})
+    path = GRID / "forecast_CISO.csv.gz"
+    if not quick and path.exists():
+        year = pl.read_csv(path).filter(pl.col("UTC time").str.starts_with("2022")).head(slots)
+        true, told = (year[c].to_numpy() for c in ("carbon_intensity", "avg_carbon_intensity_forecast"))
+        case = case_of(days, true)
+        compare(
+            bars, "CISO 2022", case, {"perfect": perfect(true), "forecast of then": recorded(true, told)},
+            {"perfect": 45.0, "forecast of then": 20.0},
+        )  # fmt: skip
+    if not quick:
+        note = f"{datetime.now(UTC):%Y-%m-%d} {platform.machine()} {os.cpu_count()} cores {platform.python_version()}"
+        result = HERE / "results" / f"backtest-{datetime.now(UTC):%Y-%m-%d}.txt"
+        result.write_text("\n".join([note, *bars.lines]) + "\n")
+    return 1 if bars.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

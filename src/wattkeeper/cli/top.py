@@ -1,0 +1,155 @@
+"""`wattkeeper top`: watts now, by site, rack, node and GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from wattkeeper.cli import common
+from wattkeeper.cli.agent import MAYBE
+
+if TYPE_CHECKING:
+    from wattkeeper.agent.watts import Now, Row
+
+BAR = 12
+STYLES = {"site": "bold", "hall": "bold", "rack": "bold cyan", "node": "bold"}
+
+PATIENCE_S = 0.5
+ONCE_PATIENCE_S = 20.0
+"""How long a look waits for a slow device: on a screen what comes later is shown later, a single look has no later."""
+
+Refresh = Callable[[float], Awaitable[None]]
+Close = Callable[[], Awaitable[None]]
+
+
+def top(
+    config: Path | None = MAYBE,
+    book: Path | None = typer.Option(None, "--book", "-b", help="Show the newest readings of this book instead."),
+    once: bool = typer.Option(False, "--once", help="Print one table and stop."),
+    seconds: float = typer.Option(1.0, min=0.2, help="Time between two looks [s]."),
+    depth: int = typer.Option(
+        9, min=0, help="Show so many levels: 0 sites or nodes at the top, 1 what stands in them …"
+    ),
+    json: bool = typer.Option(False, "--json", help="Print one look as JSON and stop."),
+) -> None:
+    """Show watts and utilisation of each asset, refreshed each second: of this machine, of a site file's devices, or of
+    a book. Stop with Ctrl-C.
+
+    Example: wattkeeper top --once
+    """
+    from wattkeeper.agent.watts import Now, to_json
+
+    now = Now()
+    with suppress(KeyboardInterrupt):
+        rows = asyncio.run(_watch(now, config, book, seconds, once=once or json, depth=depth, quiet=json))
+        if json:
+            common.print_json(to_json(rows))
+
+
+async def _watch(
+    now: Now, config: Path | None, book: Path | None, seconds: float, *, once: bool, depth: int, quiet: bool
+) -> list[Row]:
+    faults: list[str] = []
+    refresh, close = await (_from_book(now, book) if book else _from_devices(now, config, faults))
+    try:
+        await refresh(ONCE_PATIENCE_S if once else PATIENCE_S)
+        if once:
+            if not book:  # a counter tells watts from its second reading on
+                await asyncio.sleep(seconds)
+                await refresh(ONCE_PATIENCE_S)
+            rows = _deep(now.rows(common.now_ms()), depth)
+            if not quiet:
+                common.console().print(_screen(rows, faults, 10**6))
+            return rows
+        out = common.console()
+        with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
+            while True:
+                rows = _deep(now.rows(common.now_ms()), depth)
+                live.update(_screen(rows, faults, out.height), refresh=True)
+                await asyncio.sleep(seconds)
+                await refresh(PATIENCE_S)
+    finally:
+        await close()
+
+
+async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tuple[Refresh, Close]:
+    """Return what reads the devices anew, and what closes them; those that are slow or fail hold up no other."""
+    from wattkeeper.agent.look import planned
+    from wattkeeper.agent.top import Watched
+    from wattkeeper.config import load_agent
+
+    file = load_agent(config) if config else None
+    devices, _missing = planned(file)
+    watched = [Watched(one, now) for one in devices]
+    if file is not None and file.site:
+        now.know(file.assets().assets.values(), [])
+
+    async def refresh(patience_s: float) -> None:
+        await asyncio.gather(*(w.look(patience_s) for w in watched))
+        faults[:] = [w.fault for w in watched if w.fault] if file is not None else []
+
+    async def close() -> None:
+        await asyncio.gather(*(w.close() for w in watched))
+
+    return refresh, close
+
+
+async def _from_book(now: Now, book: Path) -> tuple[Refresh, Close]:
+    """Return what reads the newest readings of a book, and nothing to close."""
+    from wattkeeper import latest
+
+    opened = common.open_book(book)
+
+    async def refresh(_patience_s: float) -> None:
+        found = await asyncio.to_thread(latest.newest, opened, common.now_ms())
+        now.know(opened.tree().assets.values(), opened.meters())
+        now.take(found)
+
+    async def close() -> None:
+        pass
+
+    return refresh, close
+
+
+def _deep(rows: list[Row], depth: int) -> list[Row]:
+    return [r for r in rows if r.depth <= depth]
+
+
+def _screen(rows: list[Row], faults: list[str], height: int) -> Group:
+    """Return the table, cut to a screen's height."""
+    room = max(height - 4 - len(faults), 3)
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
+    table.add_column("Asset", overflow="ellipsis", no_wrap=True, max_width=34)
+    table.add_column("Watts", justify="right", no_wrap=True)
+    table.add_column("Busy", justify="left", no_wrap=True)
+    table.add_column("Source", overflow="ellipsis", no_wrap=True, max_width=14)
+    for row in rows[:room]:
+        table.add_row(*_cells(row), style=STYLES.get(row.kind, ""))
+    lines: list[Table | Text] = [table]
+    if not rows:
+        lines.append(Text("Nothing tells its power. See: wattkeeper doctor"))
+    if len(rows) > room:
+        lines.append(Text(f"… {len(rows) - room} more; see --depth, or a taller window", style="dim"))
+    lines += [Text(f"! {fault}", style="yellow", overflow="ellipsis", no_wrap=True) for fault in faults]
+    lines.append(Text(time.strftime("%Y-%m-%d %H:%M:%S %Z"), style="dim"))
+    return Group(*lines)
+
+
+def _cells(row: Row) -> list[Text]:
+    busy = ""
+    if row.utilisation is not None:
+        full = round(row.utilisation * BAR)
+        busy = f"{'█' * full}{'·' * (BAR - full)} {row.utilisation:4.0%}"
+    name = row.asset if row.depth == 0 else row.asset.rpartition("/")[2]
+    watts = "–" if row.power_w is None else f"{'Σ ' if row.summed else ''}{row.power_w:,.0f}"
+    return [Text("  " * row.depth + name), Text(watts), Text(busy), Text("" if row.summed else row.source)]

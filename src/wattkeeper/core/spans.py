@@ -1,0 +1,130 @@
+"""A signal read span by span from who publishes it, so that a read that breaks off goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from wattkeeper.core.clock import iso
+from wattkeeper.core.errors import ConfigError
+from wattkeeper.core.roles import Intake, Reject, SignalInfo
+from wattkeeper.core.schema import SIGNALS
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Stretch:
+    """What was published for a span: (start_ms, end_ms, value) by value, and what could not be used, as sentences.
+
+    A value that is missing has no row: it stays a gap.
+    """
+
+    rows: list[tuple[int, int, float]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, breaks_ms: NDArray[np.int64], values: NDArray[np.float64]) -> Stretch:
+        """Build from a step function, NaN where it has no value."""
+        ends = zip(breaks_ms[:-1].tolist(), breaks_ms[1:].tolist(), values.tolist(), strict=True)
+        return cls([(a, b, v) for a, b, v in ends if v == v])  # noqa: PLR0124 - NaN
+
+
+class Publisher(Protocol):
+    """Who publishes a signal. One is made for each signal that is fetched."""
+
+    @property
+    def info(self) -> SignalInfo:
+        """What is known of the signal; a version or currency that answers tell stands in it after the first."""
+        ...
+
+    chunk_ms: int
+    """Longest span that one request may ask for [ms]."""
+    revised_ms: int
+    """Values younger than this may still change [ms]; they are asked for again."""
+    ahead_ms: int
+    """How far into the future values are published [ms]; 0 for what is measured."""
+
+    def read(self, start_ms: int, end_ms: int) -> Stretch:
+        """Return what is published for [start_ms, end_ms). Raises SourceError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections."""
+        ...
+
+
+class Provider(Protocol):
+    """An integration that knows publishers. Found by the entry points `wattkeeper.signals`."""
+
+    def __call__(self, zone: str, kind: str, config: Mapping[str, Any]) -> Publisher:
+        """Return the publisher of a zone's intensity or price. Raises ConfigError where it has none."""
+        ...
+
+
+@dataclass(slots=True)
+class SpanSource:
+    """A Source of some spans of one signal, cut into chunks; rows of the signal that stood in a chunk are replaced.
+
+    advance: called with the end of each chunk when the reader comes back, that is when the chunk is kept: neither a
+    request that fails nor a batch that cannot be stored moves the cursor.
+    """
+
+    publisher: Publisher
+    spans: list[tuple[int, int]]
+    advance: Callable[[int], None] = lambda _ms: None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.publisher.info.id
+
+    def read(self) -> Iterator[Intake]:
+        """Yield a batch per chunk. Raises SourceError; what was yielded before stays good."""
+        try:
+            for start_ms, end_ms in self.spans:
+                for begin_ms in range(start_ms, end_ms, self.publisher.chunk_ms):
+                    until_ms = min(begin_ms + self.publisher.chunk_ms, end_ms)
+                    yield self._batch(begin_ms, until_ms)
+                    self.advance(until_ms)
+        finally:
+            self.publisher.close()
+
+    def _batch(self, start_ms: int, end_ms: int) -> Intake:
+        found = self.publisher.read(start_ms, end_ms)
+        info = self.publisher.info
+        inside = [r for r in found.rows if start_ms <= r[0] < end_ms]
+        table = pl.DataFrame(inside, {k: SIGNALS.schema[k] for k in ("start_ms", "end_ms", "value")}, orient="row")
+        rows = table.select(pl.lit(info.id).alias("signal"), "start_ms", "end_ms", "value")
+        rejects = [Reject(self.name, 0, why) for why in found.refused]
+        spans = [(info.id, start_ms, end_ms)]
+        return Intake(self.name, signals=rows, signal_infos=[info], rejects=rejects, replaces=spans)
+
+
+def tidy(zone: str) -> str:
+    """Return a zone as a part of a signal id. Raises ConfigError where it cannot be one."""
+    if not zone or ":" in zone or zone != zone.strip():
+        raise ConfigError(f"'{zone}' is no zone. Name the grid zone as its provider does, such as DE-LU or CISO.")
+    return zone
+
+
+def checked(model: type[Model], config: Mapping[str, Any], where: str) -> Model:
+    """Return a table of the site file as its model. Raises ConfigError naming the key at fault."""
+    try:
+        return model.model_validate(dict(config))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"[{where}] {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def told(instants_ms: list[int], what: str) -> list[str]:
+    """Return one sentence on what was refused at some instants; none where there are none."""
+    if not instants_ms:
+        return []
+    more = f", and {len(instants_ms) - 1} more" if len(instants_ms) > 1 else ""
+    return [f"{iso(instants_ms[0])}{more}: {what}"]

@@ -1,0 +1,1 @@
+"""The US Energy Information Administration: hourly generation by fuel of a balancing authority."""

@@ -1,0 +1,1 @@
+"""Electricity Maps: hourly carbon intensity and day-ahead prices of a zone."""

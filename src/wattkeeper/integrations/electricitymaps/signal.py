@@ -1,0 +1,97 @@
+"""Hourly carbon intensity and day-ahead prices, ten days a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from wattkeeper.core.clock import iso, to_ms
+from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.roles import SignalInfo
+from wattkeeper.core.spans import Stretch, checked, tidy, told
+from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
+from wattkeeper.integrations.electricitymaps.link import WHERE, Config, connect
+
+PATHS = {"intensity": "v3/carbon-intensity/past-range", "price": "v3/price-day-ahead/past-range"}
+
+
+class ElectricityMaps:
+    """One signal of one zone."""
+
+    chunk_ms = 10 * MS_PER_DAY
+    revised_ms = 3 * MS_PER_DAY
+
+    def __init__(self, zone: str, kind: str, config: Config) -> None:
+        if kind not in PATHS:
+            raise ConfigError(f"Electricity Maps publishes {' and '.join(PATHS)}, no {kind}.")
+        self.zone, self.kind, self._config = tidy(zone), kind, config
+        self.ahead_ms = MS_PER_DAY if kind == "price" else 0
+        self._web = connect(config)
+        self._unit = ""
+        self.info = self._info("")
+
+    def _info(self, currency: str) -> SignalInfo:
+        if self.kind == "price":
+            unit = f"{currency}/kWh"
+            return SignalInfo(
+                f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", "v3", "day-ahead"
+            )
+        boundary = self._config.boundary
+        return SignalInfo(
+            f"intensity:{self.zone}:electricitymaps:{boundary}", "intensity", "g/kWh", "Electricity Maps", "v3",
+            f"average, {boundary}", "" if self._config.estimated else "without values that are estimated",
+        )  # fmt: skip
+
+    def read(self, start_ms: int, end_ms: int) -> Stretch:
+        """Return what is published for a span. Raises SourceError."""
+        params = {
+            "zone": self.zone, "start": iso(start_ms), "end": iso(end_ms), "temporalGranularity": "hourly",
+            "disableCallerLookup": "true",
+        }  # fmt: skip
+        if self.kind == "intensity":
+            params["emissionFactorType"] = self._config.boundary
+            params["disableEstimations"] = "false" if self._config.estimated else "true"
+        body = self._web.json(PATHS[self.kind], params)
+        try:
+            return self._stretch(body["data"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._web.strange(f"{type(error).__name__}: {error}") from error
+
+    def _stretch(self, rows: list[dict[str, Any]]) -> Stretch:
+        found, estimated = Stretch(), []
+        for row in rows:
+            start_ms = to_ms(datetime.fromisoformat(row["datetime"]))
+            self._expect(row)
+            value = row["carbonIntensity" if self.kind == "intensity" else "value"]
+            if value is None:
+                continue
+            if row.get("isEstimated") and not self._config.estimated:
+                estimated.append(start_ms)
+                continue
+            scale = 1.0 if self.kind == "intensity" else 0.001
+            found.rows.append((start_ms, start_ms + MS_PER_HOUR, float(value) * scale))
+        found.refused = told(estimated, "the value is an estimate, and the site file takes none")
+        return found
+
+    def _expect(self, row: Mapping[str, Any]) -> None:
+        """Raise SourceError where an answer is of another zone, boundary, step or unit than was asked for."""
+        asked = {"zone": self.zone, "temporalGranularity": "hourly", "emissionFactorType": self._config.boundary}
+        for key, want in asked.items():
+            if (got := row.get(key, want)) != want:
+                raise SourceError(f"Electricity Maps was asked for {key} '{want}' and answers with '{got}'.")
+        if self.kind == "price":
+            currency, _, energy = row["unit"].partition("/")
+            if energy != "MWh" or not currency or (self._unit and currency != self._unit):
+                raise SourceError(f"Electricity Maps gives prices in '{row['unit']}', not in one currency per MWh.")
+            if not self._unit:
+                self._unit, self.info = currency, self._info(currency)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._web.__exit__()
+
+
+def provider(zone: str, kind: str, config: Mapping[str, Any]) -> ElectricityMaps:
+    """Return the publisher of a zone's intensity or price. Raises ConfigError."""
+    return ElectricityMaps(zone, kind, checked(Config, config, WHERE))

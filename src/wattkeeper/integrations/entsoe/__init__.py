@@ -1,0 +1,1 @@
+"""ENTSO-E Transparency Platform: day-ahead prices, and intensity from generation per type."""

@@ -1,0 +1,1 @@
+"""NVML: energy, power and utilisation of NVIDIA GPUs, from their driver."""

@@ -1,0 +1,215 @@
+"""Power budgets: which cap each job gets so that a site and its rows stay within their limits with the least loss.
+
+Every job has a measured curve of throughput over power. Power is given out from the floors upward, tier by tier and
+within a tier where a watt does most, along the concave hull of each curve. Limits nest (a row is part of a site), so
+that giving out greedily is exact (a polymatroid; J. Edmonds, 1970) where the curves are concave; where one is not, the
+hull is a bound, and the gap is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.core.errors import WattkeeperError
+from wattkeeper.plan.problem import TIERS
+
+Floats = NDArray[np.float64]
+
+_SMALL_W = 1e-6
+
+
+class BudgetError(WattkeeperError):
+    """A limit that cannot be kept, or a job whose curve makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A job that runs. power_w, throughput: (k,) its measured curve, of one GPU and over that at full power, rising in
+    power; all GPUs of a job get the same cap. floor: least throughput it may be brought to. weight: how much its
+    throughput counts, a GPU. row: where it stands, "" for none.
+    """
+
+    job: str
+    gpus: int
+    power_w: Floats
+    throughput: Floats
+    tier: str = "deadline"
+    floor: float = 0.0
+    weight: float = 1.0
+    row: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """What one job gets: power of one GPU [W] and the throughput that is left, by its measured curve."""
+
+    job: str
+    tier: str
+    row: str
+    gpus: int
+    power_w: float
+    full_w: float
+    throughput: float
+
+    @property
+    def capped(self) -> bool:
+        """Whether it gets less than full power."""
+        return self.power_w < self.full_w - _SMALL_W
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Caps that keep all limits. loss: GPUs' worth of throughput lost, weighed; least_loss: no caps lose less, where
+    more loss in a lower tier is always taken before any in a higher one. power_w: by limit ("" for the site) [W]."""
+
+    caps: tuple[Cap, ...]
+    loss: float
+    least_loss: float
+    power_w: dict[str, float]
+
+
+def allot(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | None = None) -> Budget:
+    """Return the caps that keep the site within site_w and each row within its own [W of the jobs' GPUs].
+
+    Raises BudgetError where the floors alone are above a limit, and says whose.
+    """
+    rows_w = rows_w or {}
+    for load in loads:
+        _check(load)
+    floors_w = [_floor_w(load) for load in loads]
+    for name, limit_w in {**rows_w, "": site_w}.items():
+        _refuse(name, limit_w, loads, floors_w)
+    left = {
+        **{row: w - _sum(loads, floors_w, row) for row, w in rows_w.items()},
+        "": site_w - _sum(loads, floors_w, ""),
+    }
+    given_w = list(floors_w)
+    for i, watts in _steps(loads, floors_w):
+        open_rows = [name for name in ("", loads[i].row) if name in left]
+        room_w = min(left[name] for name in open_rows)
+        take_w = min(watts, max(room_w / loads[i].gpus, 0.0))
+        given_w[i] += take_w
+        for name in set(open_rows):
+            left[name] -= take_w * loads[i].gpus
+    caps, loss, least = [], 0.0, 0.0
+    for load, watts, floor_w in zip(loads, given_w, floors_w, strict=True):
+        got = float(np.interp(watts, load.power_w, load.throughput))
+        hull_w, hull = _hull(load, floor_w)
+        worth = load.gpus * load.weight
+        loss += worth * (1.0 - got)
+        least += worth * (1.0 - float(np.interp(watts, hull_w, hull)))
+        caps.append(Cap(load.job, load.tier, load.row, load.gpus, watts, float(load.power_w[-1]), got))
+    used = {name: _sum(loads, given_w, name) for name in ("", *rows_w)}
+    return Budget(tuple(caps), loss, min(least, loss), used)
+
+
+def even(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | None = None) -> Budget | None:
+    """Return the usual way out, one cap in watts for every GPU of a limit; None where that breaks a floor.
+
+    Each GPU gets the lower of the site's cap and its row's. A critical job's floor is its full power.
+    """
+    rows_w = rows_w or {}
+    cap_w = {name: _level(loads, limit_w, name) for name, limit_w in {**rows_w, "": site_w}.items()}
+    caps, loss = [], 0.0
+    for load in loads:
+        watts = min(float(load.power_w[-1]), cap_w[""], cap_w.get(load.row, np.inf))
+        got = float(np.interp(watts, load.power_w, load.throughput))
+        if watts < _floor_w(load) - _SMALL_W:
+            return None
+        loss += load.gpus * load.weight * (1.0 - got)
+        caps.append(Cap(load.job, load.tier, load.row, load.gpus, watts, float(load.power_w[-1]), got))
+    given_w = [c.power_w for c in caps]
+    return Budget(tuple(caps), loss, loss, {name: _sum(loads, given_w, name) for name in ("", *rows_w)})
+
+
+def _level(loads: Sequence[Load], limit_w: float, name: str) -> float:
+    """Return the cap of one GPU under which all GPUs of a limit together draw at most that."""
+    mine = sorted((float(x.power_w[-1]), x.gpus) for x in loads if name in {"", x.row})
+    left_w, count = limit_w, sum(gpus for _, gpus in mine)
+    for full_w, gpus in mine:
+        if full_w * count > left_w:
+            return left_w / count
+        left_w -= full_w * gpus
+        count -= gpus
+    return np.inf
+
+
+def _check(load: Load) -> None:
+    power, throughput = load.power_w, load.throughput
+    if load.tier not in TIERS:
+        raise BudgetError(f"Job {load.job}: its tier is none of {', '.join(TIERS)}.")
+    if load.gpus < 1 or not len(power) or len(power) != len(throughput):
+        raise BudgetError(f"Job {load.job} needs at least one GPU and one point of its curve.")
+    rising = (np.diff(power) > 0).all() and (np.diff(throughput) >= 0).all()
+    if not (rising and power[0] >= 0 and throughput[0] >= 0 and abs(throughput[-1] - 1) < 1e-9):
+        raise BudgetError(f"Job {load.job}: its curve must rise in power and throughput and end at throughput 1.")
+    if not 0 <= load.floor <= 1 or load.weight < 0:
+        raise BudgetError(
+            f"Job {load.job} has a floor of {load.floor:g} and a weight of {load.weight:g}; give 0 to 1, and 0 or more."
+        )
+
+
+def _floor_w(load: Load) -> float:
+    """Return the least power of one GPU that its tier and floor allow; never under the lowest measured one."""
+    if load.tier == "critical":
+        return float(load.power_w[-1])
+    if load.floor <= load.throughput[0]:
+        return float(load.power_w[0])
+    at = int(np.searchsorted(load.throughput, load.floor - 1e-12))
+    (a, b), (u, v) = load.power_w[at - 1 : at + 1], load.throughput[at - 1 : at + 1]
+    return float(a + (b - a) * (load.floor - u) / (v - u))
+
+
+def _sum(loads: Sequence[Load], each_w: Sequence[float], name: str) -> float:
+    """Return the power of all jobs under a limit [W]; "" is the site."""
+    return float(sum(w * x.gpus for w, x in zip(each_w, loads, strict=True) if name in {"", x.row}))
+
+
+def _refuse(name: str, limit_w: float, loads: Sequence[Load], floors_w: Sequence[float]) -> None:
+    """Raise BudgetError where the floors of some tier, on top of those above it, break a limit."""
+    sum_w = 0.0
+    for tier in TIERS:
+        mine = [
+            (w * x.gpus, x.job) for w, x in zip(floors_w, loads, strict=True) if x.tier == tier and name in {"", x.row}
+        ]
+        tier_w = sum(w for w, _ in mine)
+        if sum_w + tier_w > limit_w + _SMALL_W:
+            largest = ", ".join(f"{job} {w / 1000:.1f} kW" for w, job in sorted(mine, key=lambda m: -m[0])[:3])
+            above = f" on top of {sum_w / 1000:.1f} kW of the tiers above it" if sum_w else ""
+            raise BudgetError(
+                f"{f'Row {name}' if name else 'The site'} cannot be kept within {limit_w / 1000:.1f} kW: the floors of tier "
+                f"'{tier}' need {tier_w / 1000:.1f} kW{above}, {(sum_w + tier_w - limit_w) / 1000:.1f} kW too much. "
+                f"Its largest: {largest}. Lower floors, suspend jobs, or raise the limit."
+            )
+        sum_w += tier_w
+
+
+def _hull(load: Load, from_w: float) -> tuple[Floats, Floats]:
+    """Return the concave hull of a curve from some power on: (power [W], throughput) of its corners."""
+    start = float(np.interp(from_w, load.power_w, load.throughput))
+    above = load.power_w > from_w
+    points = [(from_w, start), *zip(load.power_w[above].tolist(), load.throughput[above].tolist(), strict=True)]
+    hull: list[tuple[float, float]] = []
+    for x, y in points:
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (x - hull[-2][0]) <= (y - hull[-2][1]) * (
+            hull[-1][0] - hull[-2][0]
+        ):
+            hull.pop()
+        hull.append((x, y))
+    corners = np.array(hull)
+    return corners[:, 0], corners[:, 1]
+
+
+def _steps(loads: Sequence[Load], floors_w: Sequence[float]) -> list[tuple[int, float]]:
+    """Return steps of power of one GPU as (job, watts), in the order in which they are worth giving."""
+    steps = []
+    for i, (load, floor_w) in enumerate(zip(loads, floors_w, strict=True)):
+        power, throughput = _hull(load, floor_w)
+        for k, (watts, gain) in enumerate(zip(np.diff(power), np.diff(throughput), strict=True)):
+            # along one hull gains fall, so its steps come in order
+            steps.append((TIERS.index(load.tier), -load.weight * gain / watts, i, k, float(watts)))
+    return [(i, watts) for _, _, i, _, watts in sorted(steps)]

@@ -1,0 +1,86 @@
+"""Rolling back-tests: forecasts as they would have been made, day after day, beside what came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.plan.forecast.models import Model
+from wattkeeper.plan.forecast.series import DAY, LEAST, Floats
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """Forecasts of one model. origins: (m,) hours of the series at which they were made.
+
+    made, came: (m, hours) float64; came is NaN where no value is known.
+    """
+
+    model: str
+    origins: Ints
+    made: Floats
+    came: Floats
+
+    @property
+    def errors(self) -> Floats:
+        """What came less what was forecast."""
+        return self.came - self.made
+
+    def known_at(self, origin: int) -> Floats:
+        """Return the errors, (m, hours), NaN where the hour forecast had not passed at an origin."""
+        hours = self.origins[:, None] + np.arange(self.made.shape[1])
+        return np.where(hours < origin, self.errors, np.nan)
+
+
+def origins_of(length: int, hours: int, days: int, least: int = LEAST) -> Ints:
+    """Return an origin a day for the last days of a series, so that the last forecast ends with it.
+
+    least: hours of past that the first one needs.
+    """
+    last = length - hours
+    found = last - DAY * np.arange(days - 1, -1, -1, dtype=np.int64)
+    return found[found >= least]
+
+
+def roll(
+    series: Floats,
+    model: Model,
+    origins: Sequence[int] | Ints,
+    hours: int,
+    step: Callable[[int], None] = lambda _done: None,
+) -> Rolled:
+    """Return the forecasts of a model at some origins, rising; each sees series[:origin] and nothing else."""
+    made, came = np.empty((len(origins), hours)), np.full((len(origins), hours), np.nan)
+    predict, fitted = None, -1
+    for i, origin in enumerate(int(o) for o in origins):
+        past = series[:origin]
+        if predict is None or (model.refit_days and origin - fitted >= model.refit_days * DAY):
+            predict, fitted = model.fit(past, hours), origin
+        made[i] = predict(past)
+        after = series[origin : origin + hours]
+        came[i, : len(after)] = after
+        step(i + 1)
+    return Rolled(model.name, np.asarray(origins, np.int64), made, came)
+
+
+def best(rolled: Sequence[Rolled], origin: int, days: int = 56) -> int:
+    """Return which model had the least mean absolute error in what was known at an origin, over its last days.
+
+    Hours that a model cannot be judged on are left out for all. The first of equals wins; 0 where nothing is known.
+    """
+    errors = [np.abs(r.known_at(origin)[r.origins >= origin - DAY * days - r.made.shape[1]]) for r in rolled]
+    means = [float(np.nanmean(e)) if np.isfinite(e).any() else np.inf for e in errors]
+    return int(np.argmin(means))
+
+
+def chosen(rolled: Sequence[Rolled]) -> tuple[Rolled, list[int]]:
+    """Return the forecasts of the model that was best so far at each origin, and which it was."""
+    first = rolled[0]
+    picks = [best(rolled, int(o)) for o in first.origins]
+    made = np.stack([rolled[p].made[i] for i, p in enumerate(picks)]) if picks else first.made
+    return Rolled("chosen", first.origins, made, first.came), picks

@@ -1,0 +1,129 @@
+"""Models of an hourly series: seasonal baselines, a ridge regression on the last days, and boosted trees.
+
+Each takes the past up to the origin and returns the hours after it. Weekdays and hours are counted from the origin, so
+no clock is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from wattkeeper.plan.forecast.series import DAY, WEEK, Floats, days_of, filled
+
+Predict = Callable[[Floats], Floats]
+"""Past up to an origin → the hours after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A way to forecast. fit: past and hours wanted → a function of a past that may be longer.
+
+    refit_days: after so many days a back-test fits anew; 0 for what learns nothing.
+    """
+
+    name: str
+    about: str
+    fit: Callable[[Floats, int], Predict]
+    refit_days: int = 0
+
+
+def persistence(_history: Floats, hours: int) -> Predict:
+    """Fit nothing: the last value holds."""
+    return lambda past: np.full(hours, filled(past[-WEEK:])[-1])
+
+
+def _repeat(period: int) -> Callable[[Floats, int], Predict]:
+    """Return a model in which the last period comes again and again."""
+
+    def fit(_history: Floats, hours: int) -> Predict:
+        turns = -(-hours // period)
+        return lambda past: np.tile(filled(past[-4 * WEEK :])[-period:], turns)[:hours]
+
+    return fit
+
+
+def profile(_history: Floats, hours: int, weeks: int = 4) -> Predict:
+    """Fit nothing: the mean of the same hour of the week over four weeks."""
+
+    def predict(past: Floats) -> Floats:
+        mean = filled(past[-weeks * WEEK :]).reshape(weeks, WEEK).mean(axis=0)
+        return np.tile(mean, -(-hours // WEEK))[:hours]
+
+    return predict
+
+
+_RIDGE = 100.0
+_SEASON_DAYS = 28
+_LOOK_DAYS = 8
+_LEAST_DAYS = 8
+"""Days to learn from; with fewer the profile stands in."""
+_CUT_HOURS = WEEK
+"""Targets beyond a week are forecast as the same hour within it: what is that far no longer depends on today."""
+
+
+def ridge(history: Floats, hours: int) -> Predict:
+    """Fit a ridge regression of each hour ahead on the last days, both less the mean day of the last four weeks.
+
+    Features of an origin: the 24 hours before it, the means of the last eight days, the mean day of the week before,
+    the weekday, and the season of the year. All hours ahead are solved at once. Penalty 100 on standardised features.
+    """
+    ahead = min(hours, _CUT_HOURS)
+    span = -(-ahead // DAY)
+    days = days_of(filled(history))
+    told = ~np.isnan(days_of(history))
+    last = len(days) - span
+    origins = np.arange(_SEASON_DAYS, last + 1)
+    if len(origins) < _LEAST_DAYS:
+        return profile(history, hours)
+    x, season = _features(days, origins)
+    at = origins[:, None] + np.arange(span)
+    y = days[at].reshape(len(origins), -1)[:, :ahead] - np.tile(season, (1, span))[:, :ahead]
+    sound = told[at].reshape(len(origins), -1)[:, :ahead].mean(axis=1) > 0.5
+    if sound.sum() < _LEAST_DAYS:
+        return profile(history, hours)
+    x, y = x[sound], y[sound]
+    centre, width = x.mean(axis=0), x.std(axis=0) + 1e-9
+    scaled, mean = (x - centre) / width, y.mean(axis=0)
+    gram = scaled.T @ scaled + _RIDGE * np.eye(scaled.shape[1])
+    weights = np.linalg.solve(gram, scaled.T @ (y - mean))
+
+    def predict(past: Floats) -> Floats:
+        known = days_of(filled(past))
+        now, day = _features(known, np.array([len(known)]), turn=len(days) - len(known))
+        found = ((now - centre) / width @ weights + mean)[0] + np.tile(day[0], span)[:ahead]
+        if hours <= ahead:
+            return np.asarray(found, np.float64)
+        return np.concatenate((found, np.tile(found[-WEEK:], -(-hours // WEEK))))[:hours]
+
+    return predict
+
+
+def _features(days: Floats, origins: np.ndarray, turn: int = 0) -> tuple[Floats, Floats]:
+    """Return features, (origins, 24 + 8 + 24 + 7 + 2), and the mean day before each origin, (origins, 24).
+
+    turn: days by which `days` is shorter at its end than the past a model was fitted to, for weekday and season.
+    """
+    sums = np.concatenate((np.zeros((1, DAY)), np.cumsum(days, axis=0)))
+    season = (sums[origins] - sums[origins - _SEASON_DAYS]) / _SEASON_DAYS
+    look = days[origins[:, None] - np.arange(_LOOK_DAYS, 0, -1)] - season[:, None, :]
+    since = len(days) - origins + turn
+    year = 2 * np.pi * since / 365.25
+    parts = (
+        look[:, -1], look.mean(axis=2), look[:, :-1].mean(axis=1), np.eye(7)[since % 7],
+        np.sin(year)[:, None], np.cos(year)[:, None],
+    )  # fmt: skip
+    return np.concatenate(parts, axis=1), season
+
+
+PERSISTENCE = Model("persistence", "the last value holds", persistence)
+
+MODELS: tuple[Model, ...] = (
+    PERSISTENCE,
+    Model("day", "the same hour of the last day", _repeat(DAY)),
+    Model("week", "the same hour of the last week", _repeat(WEEK)),
+    Model("profile", "mean of the same hour of the week over four weeks", profile),
+    Model("ridge", "ridge regression on the last eight days", ridge, refit_days=1),
+)

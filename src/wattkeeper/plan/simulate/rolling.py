@@ -1,0 +1,149 @@
+"""The planner as a policy: it plans anew whenever something arrives or the forecast moves, and knows only the past."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.plan.again import along, plan_ahead
+from wattkeeper.plan.bound import Prices
+from wattkeeper.plan.kernel import NOWHERE
+from wattkeeper.plan.place import Plan, improve, plan
+from wattkeeper.plan.placement import Placement, placements
+from wattkeeper.plan.problem import Grid, Jobs, Problem, pose
+from wattkeeper.plan.simulate.foresight import Foresight
+from wattkeeper.plan.simulate.history import History, Wish, wish_from, wish_of
+
+Int64s = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+IMPROVED = 2000
+"""Queues up to this size are improved after planning."""
+
+_WEEK_H, _BLOCK_H = 168, 6
+
+
+def clairvoyant(history: History) -> tuple[Plan, NDArray[np.bool_]]:
+    """Plan the whole history at once, knowing all arrivals and the true signals.
+
+    Returns the plan and (n,) whether a job's deadline was taken off, because no room was found for it before. The bound
+    holds for every policy that ends all jobs and is late with none but these.
+    """
+    late = np.zeros(len(history.jobs), np.bool_)
+    while True:
+        jobs = replace(history.jobs, deadline_ms=np.where(late, history.grid.end_ms, history.jobs.deadline_ms))
+        problem = replace(history, jobs=jobs).problem(np.asarray(history.site.intensity_g_per_kwh, np.float64))
+        made = plan(problem)
+        lost = problem.planned[made.places.mode == NOWHERE]
+        if late[lost].all():
+            break
+        late[lost] = True
+    return (improve(made, rounds=50) if len(problem.planned) <= IMPROVED else made), late
+
+
+def as_wish(history: History, made: Plan) -> Wish:
+    """Return what a plan of the whole history asks for."""
+    return wish_from(history, placements(made.problem, made.places), made.problem.planned)
+
+
+def planner(history: History, foresight: Foresight) -> Wish:
+    """Let the planner run the history, slot by slot.
+
+    It knows what has been released and the forecast as it looks then. Where the last two weeks were alike it expects the
+    arrivals of the last one again (`foretold`). A job that starts keeps its stretches. One whose deadline cannot be kept
+    any more runs when it can.
+    """
+    grid, n = history.grid, len(history.jobs)
+    free = np.asarray(history.site.gpus, np.float64).copy()
+    begun = np.zeros(n, np.bool_)
+    stretches: list[tuple[int, int, int]] = []
+    arrive = np.bincount(history.release, minlength=grid.slots)
+    # what waits or is expected ends within a window of the week ahead; a week more for what is late
+    ahead = int((history.due - history.release).max(initial=0)) + 2 * round(_WEEK_H / grid.slot_h)
+    since, starting = 0, dict[int, list[tuple[int, Placement]]]()
+    prices: tuple[Grid, Prices] | None = None
+    for slot in range(grid.slots):
+        known = np.flatnonzero((history.release <= slot) & ~begun).astype(np.int64)
+        if not len(known):
+            continue
+        if arrive[slot] or not foresight.still or not starting:
+            rest = Grid(grid.at_ms(slot), grid.slot_ms, min(grid.slots - slot, ahead))
+            queue, awaited = _queues(history, foresight, rest, slot, known, free)
+            if not len(queue.planned):
+                continue
+            start = prices and _moved(prices, rest)
+            found = plan_ahead(queue, awaited, start=start) if awaited else plan(queue)
+            since, prices, starting = slot, (rest, found.prices), {}
+            for j, one in zip(known[queue.planned].tolist(), placements(queue, found.places), strict=True):
+                if one:
+                    starting.setdefault(one.slots[0][0], []).append((j, one))
+        for j, one in starting.pop(slot - since, []):
+            begun[j] = True
+            for a, b in one.slots:
+                stretches.append((j, a + since, b + since))
+                free[a + since : b + since] -= history.jobs.gpus[j]
+    return wish_of(history, stretches)
+
+
+def _moved(prices: tuple[Grid, Prices], rest: Grid) -> Prices:
+    old, found = prices
+    return Prices(along(found.gpu, old, rest), along(found.power, old, rest), 0.0)
+
+
+def _queues(
+    history: History, foresight: Foresight, rest: Grid, slot: int, known: Int64s, free: Floats
+) -> tuple[Problem, Problem | None]:
+    """Return the problem of the jobs that wait, and that with those that usually arrive; None where nothing is
+    expected."""
+    span = slice(slot, slot + rest.slots)
+    site = replace(
+        history.site,
+        gpus=free[span],
+        intensity_g_per_kwh=np.maximum(foresight.at(slot)[span], 0.0),
+        price_per_kwh=np.asarray(history.site.price_per_kwh)[span],
+        pue=np.asarray(history.site.pue)[span],
+    )
+    jobs = history.jobs.take(known)
+    queue = pose(rest, [site], jobs, history.weights)
+    if queue.skipped:
+        late = np.array([name in queue.skipped for name in jobs.ids])
+        jobs = replace(jobs, deadline_ms=np.where(late, rest.end_ms, jobs.deadline_ms))
+        queue = pose(rest, [site], jobs, history.weights)
+    usual = _usual(history, slot)
+    if not len(usual):
+        return queue, None
+    columns = {f.name: getattr(usual, f.name) for f in fields(Jobs) if f.name not in {"ids", "profiles"}}
+    both: dict[str, Any] = {name: np.concatenate((getattr(jobs, name), column)) for name, column in columns.items()}
+    return queue, pose(rest, [site], Jobs(ids=[*jobs.ids, *usual.ids], **both), history.weights)
+
+
+def _usual(history: History, slot: int) -> Jobs:
+    """Return the arrivals to expect, those of the last week a week on; none where the week before foretold them badly."""
+    week = round(_WEEK_H / history.grid.slot_h)
+    past = (history.release > slot - week) & (history.release <= slot) & foretold(history, slot)
+    usual = history.jobs.take(np.flatnonzero(past).astype(np.int64))
+    later_ms = week * history.grid.slot_ms
+    return replace(
+        usual,
+        ids=[f"usual {name}" for name in usual.ids],
+        release_ms=usual.release_ms + later_ms,
+        deadline_ms=usual.deadline_ms + later_ms,
+    )
+
+
+def foretold(history: History, slot: int) -> bool:
+    """Return whether the week before would have foretold the GPU time asked for in the last one better than its mean.
+
+    In blocks of six hours, by squared error. Bursts that do not come again, kept room for, cost more than they help.
+    """
+    block = max(round(_BLOCK_H / history.grid.slot_h), 1)
+    blocks = round(_WEEK_H / _BLOCK_H)
+    span = 2 * blocks * block
+    if slot + 1 < span:
+        return False
+    asked = np.bincount(history.release, history.jobs.gpus * history.length, minlength=slot + 1)[: slot + 1]
+    before, last = asked[-span:].reshape(2, blocks, block).sum(2)
+    return bool(((last - before) ** 2).sum() < ((last - last.mean()) ** 2).sum())

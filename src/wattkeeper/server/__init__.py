@@ -1,0 +1,1 @@
+"""The receiving end of live measurement: HTTP in, acknowledged once on disk, folded into the book behind."""

@@ -1,0 +1,76 @@
+"""Watts now: the best meter of each asset, sums where there is none, nothing that is old."""
+
+from __future__ import annotations
+
+from wattkeeper.agent.watts import Now
+from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.live import Sample
+
+NOW_MS = 1_795_000_000_000
+
+
+def now_of(*samples, assets=(), meters=()):
+    now = Now()
+    now.know(assets, meters)
+    now.take(samples)
+    return {r.asset: r for r in now.rows(NOW_MS)}, now
+
+
+def test_the_best_meter_tells_and_two_feeds_add_up():
+    """Two Redfish supplies of 500 W and 700 W before one IPMI of 900 W; a GPU's counter before its power: 600 W."""
+    meters = [
+        Meter("a", "n01", "power", "redfish", 40), Meter("b", "n01", "power", "redfish", 40),
+        Meter("i", "n01", "power", "ipmi", 50), Meter("c", "n01/gpu0", "energy_counter", "nvml", 10),
+        Meter("p", "n01/gpu0", "power", "nvml", 10), Meter("u", "n01/gpu0", "utilisation", "nvml", 10),
+    ]  # fmt: skip
+    values = [("a", 0, 500_000), ("b", 0, 700_000), ("i", 0, 900_000), ("p", 0, 650_000), ("u", 0, 980_000)]
+    samples = [Sample("c", NOW_MS - 2000, 100), Sample("c", NOW_MS, 1_200_100)]
+    samples += [Sample(m, NOW_MS - back, v) for m, back, v in values]
+    rows, _ = now_of(*samples, assets=[Asset("n01/gpu0", "gpu", "n01"), Asset("n01", "node", "")], meters=meters)
+
+    assert (rows["n01"].power_w, rows["n01"].source, rows["n01"].summed) == (1200, "redfish", False)
+    assert (rows["n01/gpu0"].power_w, rows["n01/gpu0"].utilisation, rows["n01/gpu0"].depth) == (600, 0.98, 1)
+
+
+def test_what_has_no_meter_is_the_sum_of_its_parts():
+    """A site of two racks: 600 W measured, and one whose node has two GPUs of 100 W and 200 W."""
+    assets = [
+        Asset("a", "site"), Asset("r1", "rack", "a"), Asset("r2", "rack", "a"), Asset("n", "node", "r2"),
+        Asset("n/gpu0", "gpu", "n"), Asset("n/gpu1", "gpu", "n"), Asset("n/cpu0", "cpu", "n"),
+    ]  # fmt: skip
+    meters = [Meter(a, a, "power", "x") for a in ("r1", "n/gpu0", "n/gpu1")]
+    samples = [Sample("r1", NOW_MS, 600_000), Sample("n/gpu0", NOW_MS, 100_000), Sample("n/gpu1", NOW_MS, 200_000)]
+    rows, _ = now_of(*samples, assets=assets, meters=meters)
+
+    assert [(r.asset, r.depth, r.power_w, r.summed) for r in rows.values()] == [
+        ("a", 0, 900, True), ("r1", 1, 600, False), ("r2", 1, 300, True), ("n", 2, 300, True),
+        ("n/cpu0", 3, None, False), ("n/gpu0", 3, 100, False), ("n/gpu1", 3, 200, False),
+    ]  # fmt: skip
+
+
+def test_old_values_resets_and_first_readings_tell_nothing():
+    """61 s old; a counter that fell; a counter seen once. Nothing is 0."""
+    meters = [Meter(a, a, "energy_counter", "x") for a in ("fell", "once")] + [Meter("old", "old", "power", "x")]
+    samples = [
+        Sample("old", NOW_MS - 61_000, 5), Sample("fell", NOW_MS - 1000, 9), Sample("fell", NOW_MS, 1),
+        Sample("once", NOW_MS, 9),
+    ]  # fmt: skip
+    rows, _ = now_of(*samples, meters=meters)
+
+    assert {r.power_w for r in rows.values()} == {None}
+
+
+def test_a_wrap_counts_on():
+    """From 262 000 mJ over 262 144 mJ to 856 mJ in 1 s: 1 W."""
+    meter = Meter("c", "cpu0", "energy_counter", "rapl", wrap_mj=262_144)
+    rows, _ = now_of(Sample("c", NOW_MS - 1000, 262_000), Sample("c", NOW_MS, 856), meters=[meter])
+
+    assert rows["cpu0"].power_w == 1.0
+
+
+def test_a_value_from_before_the_one_at_hand_is_left():
+    """Late data do not turn the clock back."""
+    rows, now = now_of(Sample("p", NOW_MS, 7_000), meters=[Meter("p", "n", "power", "x")])
+    now.take([Sample("p", NOW_MS - 5, 9_000)])
+
+    assert rows["n"].power_w == next(iter(now.rows(NOW_MS))).power_w == 7.0

@@ -1,0 +1,209 @@
+"""agent, doctor and top, as a user meets them, over trees of files as the kernel shows them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import polars as pl
+import pytest
+
+from tests.agent.test_process import tree_of
+from wattkeeper import config
+from wattkeeper.agent.build import build
+from wattkeeper.agent.look import Seen, snippet
+from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.errors import ConfigError, MissingExtraError
+from wattkeeper.core.live import Discovery
+from wattkeeper.core.roles import Intake
+from wattkeeper.core.schema import READINGS
+from wattkeeper.lake.book import Book
+
+SITE = "[[site]]\nid = 'a'\n[[asset]]\nid = 'rack-1'\nkind = 'rack'\nparent = 'a'\n"
+
+
+def run(*words):
+    """Run wattkeeper in a process of its own, 80 columns wide."""
+    command = [sys.executable, "-c", "from wattkeeper.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"})
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A site file of one node with one CPU package whose counter gains 50 J every 50 ms or so."""
+    Book.create(tmp_path / "book", SITE)
+    path = tmp_path / "site.toml"
+    path.write_text(
+        f'{SITE}[agent]\nname = "n01"\nbook = "{tmp_path}/book"\n'
+        f'[[agent.rapl]]\nnode = "n01"\nparent = "rack-1"\npath = "{tree_of(tmp_path)}"\n'
+    )
+    file, stop = tmp_path / "powercap" / "intel-rapl:0" / "energy_uj", threading.Event()
+
+    def count():
+        energy_uj = 1_000_000
+        while not stop.wait(0.05):
+            energy_uj += 50_000_000
+            with suppress(FileNotFoundError):  # a test may take the folder away
+                file.with_suffix(".new").write_text(f"{energy_uj}\n")
+                file.with_suffix(".new").rename(file)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    yield path
+    stop.set()
+    thread.join()
+
+
+def test_discover_shows_what_is_there_with_its_value(site):
+    done = run("agent", "discover", "--config", site)
+    (told,) = json.loads(run("agent", "discover", "--config", site, "--json").stdout)
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].split() == ["Asset", "Model", "Reports", "Now", "Source", "Rank"]
+    assert done.stdout.splitlines()[1].split()[:2] == ["n01/cpu0", "counter"]
+    assert [a["id"] for a in told["assets"]] == ["n01", "n01/cpu0"]
+    assert told["meters"][0]["value"] > 1000
+    assert told["fault"] is None
+
+
+def test_discover_without_a_site_file_tries_what_a_machine_may_have():
+    """Whatever this one has, each source is named, and what is printed in the end is a site file for an agent."""
+    done = run("agent", "discover")
+    told = json.loads(run("agent", "discover", "--json").stdout)
+    file = "[agent]" + done.stdout.partition("[agent]")[2]
+
+    assert [t["integration"] for t in told] == ["nvml", "amdsmi", "rapl", "cray", "hwmon", "ipmi"]
+    assert config._parse(file, "printed", config.AgentFile).agent.name
+
+
+def test_what_discover_prints_reads_what_it_found():
+    """A table for each integration that has a meter, none for those without."""
+    found = Discovery([Asset("n01", "node", "")], [Meter("m", "n01", "power", "x")])
+    text = snippet([Seen("nvml", "nvml n01", found), Seen("rapl", "rapl n01"), Seen("ipmi", "ipmi n01", found)], "n01")
+    agent = config._parse(text, "printed", config.AgentFile).agent
+
+    assert agent.tables == {"nvml": [{"node": "n01"}], "ipmi": [{"asset": "n01"}]}
+    assert [one.device.name for one in build(agent)] == ["nvml n01", "ipmi n01"]
+
+
+def test_the_doctor_finds_nothing_where_nothing_is_wrong(site):
+    done = run("doctor", "--config", site, "--seconds", "0.3")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ok", "ok"]
+
+
+def test_the_doctor_says_what_is_missing_and_what_may_be_wrong(site, tmp_path):
+    """A source that is not there is a fault, exit code 1; a counter that stands still a doubt, exit code 3."""
+    (tmp_path / "powercap").rename(tmp_path / "gone")
+    gone = run("doctor", "--config", site, "--seconds", "0.1", "--json")
+    still = tree_of(tmp_path / "still")
+    site.write_text(site.read_text().replace(f'{tmp_path}/powercap"', f'{still}"'))
+    stands = run("doctor", "--config", site, "--seconds", "0.1", "--json")
+
+    assert gone.returncode == 1
+    assert [(line["grade"], line["subject"]) for line in json.loads(gone.stdout)] == [
+        ("fault", "rapl n01"), ("ok", f"{tmp_path}/book/journal"),
+    ]  # fmt: skip
+    assert stands.returncode == 3
+    assert [line["grade"] for line in json.loads(stands.stdout)] == ["ok", "doubt", "ok"]
+
+
+def test_top_shows_watts_by_place_in_80_columns(site):
+    """A rack, its node and the CPU; the counter tells watts from its second reading on, the rest are sums."""
+    done = run("top", "--config", site, "--once", "--seconds", "0.5")
+    rows = {r["asset"]: r for r in json.loads(run("top", "--config", site, "--json", "--seconds", "0.5").stdout)}
+    lines = done.stdout.splitlines()
+
+    assert [line.split()[0] for line in lines[:5]] == ["Asset", "a", "rack-1", "n01", "cpu0"]
+    assert [len(line) - len(line.lstrip()) for line in lines[1:5]] == [0, 2, 4, 6]
+    assert max(map(len, lines)) <= 80
+    assert rows["n01/cpu0"]["power_w"] > 0
+    assert {rows[a]["power_w"] for a in ("a", "rack-1", "n01")} == {rows["n01/cpu0"]["power_w"]}
+    assert [rows[a]["summed"] for a in ("a", "n01", "n01/cpu0")] == [True, True, False]
+
+
+def test_top_of_a_book_shows_its_newest_readings(tmp_path):
+    """600 W of a second ago; 900 W of ten minutes ago is no longer drawn."""
+    book = Book.create(tmp_path / "book", SITE)
+    now_ms = time.time_ns() // 1_000_000
+    assets = [Asset(n, "node", "rack-1") for n in ("n1", "n2")]
+    rows = pl.DataFrame(
+        {
+            "meter": ["n1", "n1", "n2"],
+            "time_ms": [now_ms - 9000, now_ms - 1000, now_ms - 600_000],
+            "value": [1, 600_000, 900_000],
+        },
+        schema=READINGS.schema,
+    )
+    book.take(Intake("test", assets, [Meter(a.id, a.id, "power", "ipmi") for a in assets], rows), now_ms)
+    told = {r["asset"]: r["power_w"] for r in json.loads(run("top", "--book", tmp_path / "book", "--json").stdout)}
+
+    assert told == {"a": 600.0, "rack-1": 600.0, "n1": 600.0, "n2": None}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("[[agent.nvmll]]\n", r"\[\[agent.nvmll\]\]: no integration is named 'nvmll'. There are amdsmi, "),
+        ("[[agent.rapl]]\nnodes = 'n01'\n", r"\[\[agent.rapl\]\]: nodes: Extra inputs are not permitted"),
+        ("[[agent.rapl]]\n[[agent.rapl]]\npath = 3\n", r"\[\[agent.rapl\]\] number 2: path: Input is not a valid path"),
+        (
+            "[[agent.rapl]]\nperiod_s = 0\n",
+            r"\[\[agent.rapl\]\]: period_s: Input should be greater than or equal to 0.05",
+        ),
+        ("[[agent.rapl]]\nnode = 'a'\n" * 2, r"\[\[agent.rapl\]\]: rapl a is named twice. Remove one of its tables."),
+    ],
+)
+def test_a_table_at_fault_is_named(table, message):
+    """The integration, which of its tables, and the key."""
+    with pytest.raises(ConfigError, match=message):
+        build(config._parse(table, "site.toml", config.AgentFile).agent)
+
+
+def test_an_integration_without_its_package_names_the_extra(monkeypatch):
+    """As where httpx is missing for redfish."""
+    monkeypatch.setitem(sys.modules, "wattkeeper.integrations.redfish.meter", None)
+    table = "[[agent.redfish]]\nurl = 'https://bmc'\nasset = 'n01'\n"
+    with pytest.raises(MissingExtraError, match=r"\[\[agent.redfish\]\] needs .*wattkeeper\[redfish\]"):
+        build(config._parse(table, "site.toml", config.AgentFile).agent)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[agent]\nbatch_row = 3\n", "agent.batch_row"),
+        ("[agent]\nurl = 'watts:8443'\n", "agent.url"),
+        ("[agent]\nurl = 'http://x'\nbook = 'b'\n", "give book or url, not both"),
+        ("[agent]\nname = 'a b'\n", "agent.name"),
+        ("[agent.rapl]\nnode = 'a'\n", "agent.rapl"),
+    ],
+)
+def test_what_is_wrong_in_agent_is_named(text, message):
+    with pytest.raises(ConfigError, match=message):
+        config._parse(text, "site.toml", config.AgentFile)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[agent]\nbook = 'nowhere'\n[[agent.rapl]]\n",
+            "nowhere is not a book. Make one with: wattkeeper init nowhere",
+        ),
+        ("[[agent.rapl]]\n", "[agent] says neither book nor url. Say where readings go."),
+        ("[agent]\nbook = 'nowhere'\n", "The site file names nothing to read."),
+    ],
+)
+def test_an_agent_that_cannot_begin_says_why_in_one_line(tmp_path, text, message):
+    (tmp_path / "site.toml").write_text(text)
+    done = run("agent", "run", "--config", tmp_path / "site.toml")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"wattkeeper: {message}")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,181 @@
+"""Fetching into a book: what is there is not asked for again, what was revised is replaced, what fails moves nothing."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from tests.integrations import services
+from tests.integrations.services import HOUR, KEY, NOW, FakeService, moment, value_at
+from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.signal import Signal
+from wattkeeper.grid.fetch import fetch, publisher_of
+from wattkeeper.lake.book import Book
+
+DAY = 24 * HOUR
+ID = "intensity:DE:electricitymaps:lifecycle"
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A fake of Electricity Maps."""
+    monkeypatch.setenv("ELECTRICITYMAPS_TOKEN", KEY)
+    with FakeService(services.electricitymaps) as one:
+        yield one
+
+
+@pytest.fixture
+def book(service, tmp_path):
+    """A book whose site file names the fake."""
+    site = '[[site]]\nid = "a"\n[grid.electricitymaps]\n'
+    return Book.create(tmp_path / "book", f'{site}url = "{service.url}"\npace_s = 0\nretries = 0\n')
+
+
+def run(book, start=None, end=None, now=NOW, kind="intensity", name=""):
+    publisher = publisher_of(book, "electricitymaps", "DE", kind, name)
+    return fetch(book, publisher, start_ms=start, end_ms=end, now_ms=now)
+
+
+def spans(service):
+    """Return the spans that were asked for, in hours from now."""
+    return [tuple((services.ms(p[n]) - NOW) // HOUR for n in ("start", "end")) for _, p, _ in service.asked]
+
+
+def values(book, signal=ID):
+    """Return start → value."""
+    return {start: value for _, start, _, value in book.signal_rows(signal).sort("start_ms").rows()}
+
+
+def test_the_first_time_a_start_is_needed(book, service):
+    """Nothing is guessed."""
+    with pytest.raises(ConfigError, match=r"never fetched into this book\. Give --from"):
+        run(book)
+
+    assert service.asked == []
+
+
+def test_twelve_days_come_in_two_requests(book, service):
+    """Ten days are allowed at once; every hour is kept once, and its origin with it."""
+    done = run(book, NOW - 12 * DAY)
+    info = book.state.signal_infos()[ID]
+
+    assert spans(service) == [(-288, -48), (-48, 0)]
+    assert (done.rows, len(values(book))) == (288, 288)
+    assert values(book)[NOW - 5 * HOUR] == value_at(NOW - 5 * HOUR)
+    assert (info.provider, info.version, info.method) == ("Electricity Maps", "v3", "average, lifecycle")
+    assert info.note == "first retrieved 2026-10-01T00:00:00Z"
+
+
+def test_what_is_there_is_not_asked_for_again(book, service):
+    """A second fetch of the same days asks for nothing; of a longer span only for what lacks on both sides."""
+    run(book, NOW - 2 * DAY, NOW - DAY)
+    service.asked.clear()
+    run(book, NOW - 2 * DAY, NOW - DAY)
+
+    assert service.asked == []
+    run(book, NOW - 3 * DAY, NOW)
+    assert spans(service) == [(-72, -48), (-24, 0)]
+
+
+def test_it_goes_on_where_it_stopped(book, service):
+    """A day later the last three days, which may have been revised, are read again with the new one."""
+    run(book, NOW - 5 * DAY)
+    service.asked.clear()
+    done = run(book, now=NOW + DAY)
+
+    assert spans(service) == [(-72, 24)]
+    assert done.rows == 96
+    assert book.signal_rows(ID).height == len(values(book)) == 6 * 24
+
+
+def test_a_revised_value_takes_the_place_of_the_old(book, service):
+    """170 g for 07:00 becomes 55: lower or not, the newer counts, and no other row changes."""
+    run(book, NOW - DAY)
+    old = values(book)
+    at = NOW - DAY + 7 * HOUR
+    data = [{"zone": "DE", "datetime": moment(t), "carbonIntensity": v} for t, v in old.items()]
+    data[7]["carbonIntensity"] = 55
+    service.faults = [(200, {}, json.dumps({"data": data}))]
+    run(book, now=NOW)
+    rows = book.signal_rows(ID)
+
+    assert old[at] == 170.0
+    assert values(book) == old | {at: 55.0}
+    assert Signal.from_table(rows, book.state.signal_infos()[ID]).at(pl.Series([at]).to_numpy())[0] == 55.0
+    assert rows.height == 24
+
+
+def test_what_comes_again_as_it_was_changes_nothing(book, service):
+    """No hour becomes stale, and no file is written."""
+    run(book, NOW - DAY)
+    book.state.settle("a", {}, book.state.stale_spans("a"))
+    version = book.signals_table.version()
+    run(book, now=NOW)
+
+    assert spans(service) == [(-24, 0)] * 2
+    assert book.state.stale_spans("a") == []
+    assert book.signals_table.version() == version
+
+
+def test_a_request_that_fails_moves_nothing(book, service):
+    """Of 25 days the second ten fail: the first ten are kept, and the next fetch goes on behind them."""
+    count = []
+    publisher = publisher_of(book, "electricitymaps", "DE", "intensity")
+
+    def once(start_ms, end_ms, read=publisher.read):
+        count.append(start_ms)
+        if len(count) == 2:
+            service.faults = [(500, {}, "down")]
+        return read(start_ms, end_ms)
+
+    publisher.read = once
+    with pytest.raises(SourceError, match="status 500"):
+        fetch(book, publisher, start_ms=NOW - 25 * DAY, end_ms=None, now_ms=NOW)
+
+    assert len(values(book)) == 240
+    assert book.state.cursor_ms(f"grid {ID}") == NOW - 15 * DAY
+    run(book)
+    assert len(values(book)) == 25 * 24
+
+
+def test_the_cursor_never_passes_the_present(book, service):
+    """Day-ahead prices reach into tomorrow; the next fetch still starts from now."""
+    run(book, NOW - DAY, kind="price")
+
+    assert spans(service) == [(-24, 24)]
+    assert book.state.cursor_ms("grid price:DE:electricitymaps") == NOW
+
+
+def test_a_signal_stays_what_it_is(book, service):
+    """Under one id the factors cannot change from one fetch to the next."""
+    run(book, NOW - DAY, name="intensity:DE")
+    text = (book.root / "site.toml").read_text() + 'boundary = "direct"\n'
+    book.write_site_file(text)
+    with pytest.raises(
+        SourceError, match=r"is kept as Electricity Maps, v3, average, lifecycle, g/kWh and would now be"
+    ):
+        run(book, now=NOW + DAY, name="intensity:DE")
+
+    assert len(values(book, "intensity:DE")) == 24
+
+
+def test_a_gap_at_the_provider_stays_a_gap(book, service):
+    """Null for two hours: no rows, and an explicit fetch asks for these two hours again."""
+    data = [{"zone": "DE", "datetime": moment(NOW - DAY + h * HOUR), "carbonIntensity": None if h in (3, 4) else 1}
+            for h in range(24)]  # fmt: skip
+    service.faults = [(200, {}, json.dumps({"data": data}))]
+    run(book, NOW - DAY)
+    assert len(values(book)) == 22
+    service.asked.clear()
+    run(book, NOW - DAY, NOW)
+
+    assert spans(service) == [(-21, -19)]
+    assert values(book)[NOW - DAY + 3 * HOUR] == 130.0
+
+
+def test_unknown_providers_are_named(book):
+    """With those that there are."""
+    with pytest.raises(ConfigError, match=r"No provider named 'x'\. There are eia, electricitymaps, entsoe"):
+        publisher_of(book, "x", "DE", "intensity")

@@ -1,0 +1,125 @@
+"""The EIA's hourly generation by fuel, against a fake of its service."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.integrations import services
+from tests.integrations.services import HOUR, KEY, NOW, FakeService
+from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.integrations.eia import signal
+from wattkeeper.integrations.eia.signal import provider
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A fake that has all hours."""
+    monkeypatch.setenv("EIA_API_KEY", KEY)
+    with FakeService(services.eia) as one:
+        yield one
+
+
+def make(service, **config):
+    return service.keep(provider("CISO", "intensity", {"url": service.url, "pace_s": 0, "retries": 0, **config}))
+
+
+def answer(*rows, total=None):
+    """Return an answer; a row is period, fuel, value."""
+    data = [
+        {"period": p, "respondent": "CISO", "fueltype": f, "value": v, "value-units": "megawatthours"}
+        for p, f, v in rows
+    ]
+    return 200, {}, json.dumps({"response": {"total": str(len(data) if total is None else total), "data": data}})
+
+
+def test_an_hour_is_named_by_its_end(service):
+    """What is told for 01 o'clock was generated from 00 to 01; asked for are 01 to 02 for the first two hours."""
+    service.faults = [answer(("2026-10-01T01", "NG", "100"), ("2026-10-01T02", "NUC", "100"))]
+    found = make(service).read(NOW, NOW + 2 * HOUR)
+    params = service.asked[0][1]
+
+    assert (params["start"], params["end"]) == ("2026-10-01T01", "2026-10-01T02")
+    assert [(start, end) for start, end, _ in found.rows] == []  # neither hour tells of both fuels
+    assert found.refused[0].startswith("2026-10-01T00:00:00Z, and 1 more: a fuel")
+
+
+def test_intensity_by_hand(service):
+    """100 MWh of gas, 200 of coal, 100 of wind: (49 000 + 164 000 + 1 100) / 400 = 535.25 g; direct (37 000 + 152 000) / 400."""
+    rows = answer(("2026-10-01T01", "NG", "100"), ("2026-10-01T01", "COL", 200), ("2026-10-01T01", "WND", "100.0"))
+    service.faults = [rows, rows]
+
+    assert make(service).read(NOW, NOW + HOUR).rows == [(NOW, NOW + HOUR, 535.25)]
+    assert make(service, boundary="direct").read(NOW, NOW + HOUR).rows == [(NOW, NOW + HOUR, 472.5)]
+
+
+def test_batteries_and_pumped_storage_are_left_out(service):
+    """What they give was generated before."""
+    service.faults = [
+        answer(("2026-10-01T01", "NG", "100"), ("2026-10-01T01", "BAT", "900"), ("2026-10-01T01", "PS", "-50"))
+    ]
+
+    assert make(service).read(NOW, NOW + HOUR).rows == [(NOW, NOW + HOUR, 490.0)]
+
+
+def test_solar_with_and_without_batteries_adds_up(service):
+    """50 + 50 MWh of solar beside 100 of gas: 267.5 g."""
+    rows = [("2026-10-01T01", f, v) for f, v in (("SUN", 50), ("SNB", 50), ("NG", 100))]
+    service.faults = [answer(*rows)]
+
+    assert make(service).read(NOW, NOW + HOUR).rows == [(NOW, NOW + HOUR, 267.5)]
+
+
+def test_an_hour_that_lacks_its_gas_stays_a_gap(service):
+    """Null is not 0: without its gas the second hour would look clean."""
+    service.faults = [
+        answer(("2026-10-01T01", "NG", "100"), ("2026-10-01T01", "SUN", "100"),
+               ("2026-10-01T02", "NG", None), ("2026-10-01T02", "SUN", "100"))
+    ]  # fmt: skip
+    found = make(service).read(NOW, NOW + 2 * HOUR)
+
+    assert found.rows == [(NOW, NOW + HOUR, 267.5)]
+    assert found.refused == ["2026-10-01T01:00:00Z: a fuel that other hours have is missing; the hour stays a gap"]
+
+
+def test_pages_are_put_together(service, monkeypatch):
+    """Three rows an hour for ten hours in pages of seven: five requests, and every hour comes."""
+    monkeypatch.setattr(signal, "PAGE", 7)
+    found = make(service).read(NOW, NOW + 10 * HOUR)
+
+    assert [p["offset"] for _, p, _ in service.asked] == ["0", "7", "14", "21", "28"]
+    assert len(found.rows) == 10
+
+
+def test_rows_that_were_promised_must_come(service):
+    """Five are promised, one comes, then none."""
+    service.faults = [answer(("2026-10-01T01", "NG", "1"), total=5), answer(total=5)]
+    with pytest.raises(SourceError, match="promised 5 rows and sent 1"):
+        make(service).read(NOW, NOW + HOUR)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"value-units": "megawatts"}, "gives generation in 'megawatts', not in megawatthours"),
+        ({"respondent": "PJM"}, "asked for 'CISO' and answers with 'PJM'"),
+        ({"fueltype": "XYZ"}, "has a fuel 'XYZ' that we do not know"),
+        ({"period": "2026-10-01"}, "format we do not know"),
+        ({"value": "much"}, "format we do not know"),
+    ],
+)
+def test_what_is_not_as_published_is_refused(service, change, told):
+    """Units, respondent, fuel, time and number."""
+    status, headers, text = answer(("2026-10-01T01", "NG", "100"))
+    body = json.loads(text)
+    body["response"]["data"][0] |= change
+    service.faults = [(status, headers, json.dumps(body))]
+    with pytest.raises(SourceError, match=told):
+        make(service).read(NOW, NOW + HOUR)
+
+
+def test_prices_are_refused(service):
+    """It has none."""
+    with pytest.raises(ConfigError, match="EIA publishes generation"):
+        provider("CISO", "price", {"url": service.url})

@@ -1,0 +1,61 @@
+"""The Carbon Intensity API of Great Britain, against a fake of its service."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.integrations import services
+from tests.integrations.services import HOUR, NOW, FakeService, ms
+from wattkeeper.core.errors import ConfigError
+from wattkeeper.integrations.ukgrid.signal import provider
+
+
+@pytest.fixture
+def service():
+    """A fake that has all half-hours."""
+    with FakeService(services.ukgrid) as one:
+        yield one
+
+
+def make(service):
+    return service.keep(provider("GB", "intensity", {"url": service.url, "pace_s": 0, "retries": 0}))
+
+
+def test_what_is_asked(service):
+    """From and to stand in the path, to the minute and in UTC; no key is sent."""
+    make(service).read(NOW, NOW + 24 * HOUR)
+    path, params, headers = service.asked[0]
+
+    assert path == "/intensity/2026-10-01T00:00Z/2026-10-02T00:00Z"
+    assert params == {}
+    assert "authorization" not in headers
+
+
+def test_a_half_hour_without_an_actual_value_stays_a_gap(service):
+    """The forecast beside it is not taken for it."""
+    rows = [
+        {"from": "2026-10-01T00:00Z", "to": "2026-10-01T00:30Z", "intensity": {"forecast": 90, "actual": 95}},
+        {"from": "2026-10-01T00:30Z", "to": "2026-10-01T01:00Z", "intensity": {"forecast": 91, "actual": None}},
+    ]
+    service.faults = [(200, {}, json.dumps({"data": rows}))]
+
+    assert make(service).read(NOW, NOW + HOUR).rows == [(NOW, NOW + HOUR // 2, 95.0)]
+
+
+def test_the_day_the_clocks_go_back_has_twenty_five_hours(service):
+    """From local midnight to local midnight, 2026-10-25 in London: 50 half-hours, each once."""
+    start_ms, end_ms = ms("2026-10-24T23:00+00:00"), ms("2026-10-26T00:00+00:00")
+    found = [r for r in make(service).read(start_ms, end_ms).rows if r[0] >= start_ms]
+
+    assert len(found) == 50
+    assert len({r[0] for r in found}) == 50
+
+
+def test_only_great_britain_is_known(service):
+    """Another zone is not taken for it."""
+    with pytest.raises(ConfigError, match="knows zone GB, not 'DE'"):
+        provider("DE", "intensity", {"url": service.url})
+    with pytest.raises(ConfigError, match="publishes intensity, no price"):
+        provider("GB", "price", {"url": service.url})

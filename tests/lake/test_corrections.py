@@ -1,0 +1,143 @@
+"""Corrections: what contradicts the book is told, and with replace it takes the book's place."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from tests.books.small import HOUR, SITE, START, book, held, node, power
+from wattkeeper import loop
+from wattkeeper.core.errors import ConfigError
+from wattkeeper.core.roles import Intake, SignalInfo
+from wattkeeper.core.schema import ALLOCATIONS, JOBS, READINGS, SIGNALS
+
+INFO = SignalInfo("i", "intensity", "g/kWh", "t")
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A node at 1000 W for an hour, held by j1, at 400 g/kWh: 1 kWh, 400 g."""
+    site = "name = 'T'\n" + SITE + "intensity = 'i'\n" + node("n1", 0)
+    made = book(tmp_path, site.replace("intensity = 'i'\n", ""), [power("n1", 1000)], [held("j1", "n1")])
+    made.take(signal(400.0), now_ms=0)
+    made.write_site_file(site)
+    loop.attribute(made)
+    return made
+
+
+def signal(value, start=START, end=START + HOUR):
+    return Intake("s", signals=pl.DataFrame([("i", start, end, value)], schema=SIGNALS.schema, orient="row"),
+                  signal_infos=[INFO])  # fmt: skip
+
+
+def readings(*rows):
+    return pl.DataFrame(list(rows), schema=READINGS.schema, orient="row")
+
+
+def job(end_ms, state="COMPLETED", user="ada"):
+    row = dict.fromkeys(JOBS.schema.names()) | {
+        "job_id": "j1", "user": user, "state": state, "start_ms": START, "end_ms": end_ms
+    }  # fmt: skip
+    allocations = pl.DataFrame([("j1", "n1", START, end_ms, 1.0, False)], schema=ALLOCATIONS.schema, orient="row")
+    return Intake("sacct", jobs=pl.DataFrame([row], schema=JOBS.schema), allocations=allocations)
+
+
+def carbon_g(made):
+    loop.attribute(made)
+    return loop.statement(made).total("carbon_g")
+
+
+def test_a_signal_revised_downwards(made):
+    """100 g/kWh changes nothing and is told; with replace it counts."""
+    (refused,) = made.take(signal(100.0), now_ms=0)
+    assert refused.reason == (
+        "signal 'i' (1): the book has it otherwise and the larger value stands; to correct it: --replace"
+    )
+    assert carbon_g(made) == pytest.approx(400.0)
+
+    assert made.take(signal(100.0), now_ms=0, replace=True) == []
+    assert carbon_g(made) == pytest.approx(100.0)
+    assert made.signals_table.scan().collect().height == 1
+
+
+def test_a_coarser_correction_takes_the_place_of_finer_stretches(made):
+    """Two half hours within the corrected hour go, one beyond it stays."""
+    half = HOUR // 2
+    for i in range(3):
+        made.take(signal(500.0, START + i * half, START + (i + 1) * half), now_ms=0)
+    made.take(signal(300.0), now_ms=0, replace=True)
+
+    assert carbon_g(made) == pytest.approx(300.0)
+    assert sorted(made.signals_table.scan().select("start_ms", "value").collect().rows()) == [
+        (START, 300.0), (START + HOUR, 500.0),
+    ]  # fmt: skip
+
+
+def test_a_reading_that_was_too_high(made):
+    """One sample of 2000 W adds 1 000 W × 15 s = 15 kJ; the right file with replace takes them away again."""
+    meter, right = power("n1", 1000)
+    made.take(Intake("r", readings=readings((meter.id, START + 900_000, 2_000_000))), now_ms=0)
+    loop.attribute(made)
+    assert loop.statement(made).meter_mj == 3_600_000_000 + 15_000_000
+
+    made.take(Intake("r", readings=right), now_ms=0)
+    loop.attribute(made)
+    assert loop.statement(made).meter_mj == 3_600_000_000 + 15_000_000  # the larger stands, whatever comes last
+
+    made.take(Intake("r", readings=right), now_ms=0, replace=True)
+    loop.attribute(made)
+    assert loop.statement(made).meter_mj == 3_600_000_000
+    assert loop.check(made).largest_mj == 0
+
+
+def test_a_job_that_ended_earlier(made):
+    """The first record says an hour, the second 30 min: told, and with replace j1 has half."""
+    made.take(job(START + HOUR), now_ms=0)
+    refused = made.take(job(START + HOUR // 2), now_ms=0)
+    assert [r.reason.split(":")[0] for r in refused] == ["job 'j1' (1)"]
+
+    assert made.take(job(START + HOUR // 2, user="zoe"), now_ms=0, replace=True) == []
+    loop.attribute(made)
+    rows = loop.statement(made).rows.select("job_id", "user", "energy_mj").rows()
+    assert rows == [("j1", "zoe", 1_800_000_000)]
+
+
+def test_the_same_again_is_no_contradiction(made):
+    made.take(job(START + HOUR), now_ms=0)
+
+    assert made.take(job(START + HOUR), now_ms=0) == []
+    assert made.take(signal(400.0), now_ms=0) == []
+
+
+def test_power_that_nothing_can_draw_is_refused(made):
+    """A node draws at most 30 kW by default; 1.2 × that is still taken."""
+    meter, _ = power("n1", 1000)
+    rows = readings((meter.id, START + HOUR + 1, 36_000_000), (meter.id, START + HOUR + 2, 36_000_001))
+    (refused,) = made.take(Intake("r", readings=rows), now_ms=0)
+
+    assert refused.reason == (
+        "1 readings of meter 'n1:ipmi:power': up to 36,000 W, and it cannot draw more than 30,000 W; "
+        "is the unit right? Else set max_power_w of its asset"
+    )
+    kept = made.readings.table.scan().filter(pl.col("time_ms") > START + HOUR).collect()
+    assert kept["value"].to_list() == [36_000_000]
+
+
+def test_a_meter_of_an_unknown_asset_says_so(made):
+    made.write_site_file(SITE + "[[meter]]\nid = 'm'\nasset = 'labb'\nquantity = 'power'\n")
+    (refused,) = made.take(Intake("r", readings=readings(("m", START, 1))), now_ms=0)
+
+    assert "readings of meter 'm', which measures 'labb': the book has no such asset" in refused.reason
+
+
+def test_an_edited_site_file_is_noticed(made):
+    """A price written into site.toml by hand: the statement asks for attribute, which then counts it."""
+    assert loop.attribute(made).days == 0
+    path = made.root / "site.toml"
+    path.write_text(path.read_text().replace("intensity = 'i'\n", "intensity = 'i'\nprice = 0.5\n"))
+    edited = type(made)(made.root)
+
+    with pytest.raises(ConfigError, match=r"site.toml was edited since the ledger was made. Run: wattkeeper attribute"):
+        loop.statement(edited)
+    loop.attribute(edited)
+    assert loop.statement(edited).total("cost") == pytest.approx(0.5)
