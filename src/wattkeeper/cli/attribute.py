@@ -44,4 +44,6 @@ def attribute(
     )
     if done.strangers:
         names = "names" if done.strangers == 1 else "name"
-        typer.echo(f"{count(done.strangers, 'allocation')} {names} assets that the book does not have; see the site file.")
+        typer.echo(
+            f"{count(done.strangers, 'allocation')} {names} assets that the book does not have; see the site file."
+        )
