@@ -9,14 +9,14 @@ demo: .venv/ready  ## simulate a cluster, attribute a week, print the statement,
 	$(RUN) wattkeeper demo
 
 test: .venv/ready  ## all tests
-	$(RUN) pytest -q
+	$(RUN) pytest -q -n auto --dist loadfile
 
 check: .venv/ready  ## style, types, layers, tests with coverage
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	$(RUN) lint-imports
-	$(RUN) pytest -q --cov --cov-report=term-missing:skip-covered
+	$(RUN) pytest -q -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 bench: .venv/ready  ## every benchmark, quick
 	for b in benchmarks/[a-z]*.py; do $(RUN) --group bench python $$b --quick || exit 1; done

@@ -23,13 +23,16 @@ def test_a_node_group_becomes_nodes_and_gpus():
     ("text", "message"),
     [
         ("[[site]]\nid = 'a'\ntimezone = 'Mars'\n", "No time zone named 'Mars'"),
-        ("[[site]]\nid = 'a b'\n", "site.0.id"),
-        (SITE + "colour = 'green'\n", "site.0.colour"),
+        ("[[site]]\nid = 'a b'\n", r"site file: \[\[site\]\] number 1, id: String should match pattern"),
+        (SITE + "intensty = 3\n", r"\[\[site\]\] number 1, intensty: unknown key; did you mean 'intensity'\?"),
+        (SITE + "xyzzy = 3\n", r"xyzzy: unknown key; there are id, timezone, "),
+        (SITE + "pue = 0.5\n", r"number 1, pue: should be greater than or equal to 1\.$"),
+        (SITE + "[csv.a]\nkind = 'readings'\nunitt = 'W'\n", r"\[csv.a\], unitt: unknown key; did you mean 'unit'\?"),
         (SITE + "[[asset]]\nid = 'x'\nkind = 'oven'\nparent = 'a'\n", "kind 'oven'. Choose one of site, hall"),
         (SITE + "[[asset]]\nid = 'x'\nkind = 'rack'\nparent = 'b'\n", "stands in 'b', which is not declared"),
         (SITE + "[[nodes]]\nnames = 'n[1-'\nparent = 'a'\n", "Write it like n\\[01-16,20\\]"),
         ("[[site]\n", "is not TOML"),
-        ("", "site: Field required"),
+        ("", r"site: Field required|site"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text, message):

@@ -21,7 +21,7 @@ from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import NEVER_MS, Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies, rolling
-from wattkeeper.plan.simulate.foresight import Foresight, erring, perfect, recorded, rolled
+from wattkeeper.plan.simulate.foresight import Foresight, erring, forecast, perfect, recorded, rolled
 from wattkeeper.plan.simulate.history import History, Outcome, Wish, history, run
 from wattkeeper.planning import mean_over, read_queue
 from wattkeeper.valuing import signal_of
@@ -30,11 +30,12 @@ Floats = NDArray[np.float64]
 
 NOW, PLANNER, CLAIRVOYANT = "run now", "planner", "clairvoyant"
 NAMES = (*policies.POLICIES, PLANNER)
-FORECASTS = ("perfect", "day-before")
+FORECASTS = ("perfect", "ridge", "day-before")
 COUNTERFACTUAL = "each job at its release, first come, first served with backfill, on the same GPUs and signal"
 """What a saving is against."""
 
 _AFTER_MS = 2 * MS_PER_DAY
+_LEARNT_DAYS = 365
 _UNKNOWN_MS = -(2**61)
 
 
@@ -251,7 +252,14 @@ def _foresight(book: Book, past: History, intensity: Signal, setting: Setting) -
     if setting.forecast not in FORECASTS:
         return recorded(true, mean_over(_imported(book, setting.forecast), past.grid))
     day = MS_PER_DAY // setting.slot_ms
-    return rolled(true, mean_over(intensity, Grid(past.grid.start_ms - day * setting.slot_ms, setting.slot_ms, day)))
+    if setting.forecast == "ridge" and setting.slot_ms != MS_PER_HOUR:
+        raise ConfigError("The forecast 'ridge' is by the hour. Leave out --slot.")
+    days = _LEARNT_DAYS if setting.forecast == "ridge" else 1
+    before = mean_over(intensity, Grid(past.grid.start_ms - days * MS_PER_DAY, setting.slot_ms, days * day))
+    if setting.forecast == "day-before":
+        return rolled(true, before)
+    known = np.flatnonzero(~np.isnan(before))
+    return forecast(true, before[known[0] :] if len(known) else before[:0])
 
 
 def read_history(path: Path) -> tuple[list[Job], list[Reject]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -348,9 +350,43 @@ def validate(model: type[_Model], table: dict[str, Any], where: str) -> _Model:
         return model.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(p) for p in first["loc"])
-        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{where}: {key + ': ' if key else ''}{first['msg']}.{more}") from error
+        keys = [p for p in first["loc"] if isinstance(p, int) or (p not in _BRANCHES and "[" not in p)]
+        said = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        if first["type"] == "extra_forbidden":
+            said = f"unknown key{_near(str(keys[-1]), model, keys[:-1])}"
+        more = sum(e["loc"][: len(keys)] != tuple(keys) for e in error.errors()[1:])
+        tail = f" ({more} more)" if more else ""
+        raise ConfigError(": ".join(filter(None, (where, _place(keys), f"{said}.{tail}")))) from error
+
+
+_BRANCHES = frozenset({"float", "str", "int", "bool", "constrained-float", "constrained-int", "constrained-str"})
+"""What a fault's place names beside keys: which of several types was tried."""
+
+
+def _place(keys: Sequence[str | int]) -> str:
+    """Return where a key stands, as the file writes it: [[site]] number 1, pue."""
+    words: list[str] = []
+    for i, key in enumerate(keys):
+        if isinstance(key, int):
+            words[-1] = f"[[{keys[i - 1]}]] number {key + 1}"
+        elif i == 1 and keys[0] == "csv":
+            words[-1] = f"[csv.{key}]"
+        else:
+            words.append(key if i == len(keys) - 1 else f"[{key}]")
+    return ", ".join(words)
+
+
+def _near(key: str, model: type[BaseModel], path: Sequence[str | int]) -> str:
+    """Return the key that was probably meant, as the end of a sentence."""
+    for step in path:
+        if not isinstance(step, str) or step not in model.model_fields:
+            continue
+        inner = model.model_fields[step].annotation
+        while inner is not None and not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            inner = next(iter(reversed(get_args(inner))), None)
+        model = inner or model
+    near = get_close_matches(key, list(model.model_fields), 1)
+    return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(model.model_fields)}"
 
 
 def _load(path: Path, model: type[_File]) -> _File:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wattkeeper.agent.watts import Now
+from wattkeeper.agent.watts import Holding, Now, to_json
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.live import Sample
 
@@ -74,3 +74,34 @@ def test_a_value_from_before_the_one_at_hand_is_left():
     now.take([Sample("p", NOW_MS - 5, 9_000)])
 
     assert rows["n"].power_w == next(iter(now.rows(NOW_MS))).power_w == 7.0
+
+
+def test_jobs_draw_what_they_hold():
+    """A node at 1000 W with GPUs of 400 W and 300 W. j1 has gpu0 and half the node's other 300 W: 550 W; j2 and j3 share
+    gpu1 three to one: 225 and 75 W. The other half of the rest is nobody's."""
+    assets = [Asset("s", "site"), Asset("n", "node", "s"), Asset("n/gpu0", "gpu", "n"), Asset("n/gpu1", "gpu", "n")]
+    meters = [Meter(a.id, a.id, "power", "x") for a in assets[1:]]
+    samples = [Sample("n", NOW_MS, 10**6), Sample("n/gpu0", NOW_MS, 400_000), Sample("n/gpu1", NOW_MS, 300_000)]
+    rows, now = now_of(*samples, assets=assets, meters=meters)
+    now.holdings = [
+        Holding("j1", "n", 0.5), Holding("j1", "n/gpu0", 1.0), Holding("j2", "n/gpu1", 0.6), Holding("j3", "n/gpu1", 0.2),
+        Holding("j4", "elsewhere", 1.0),
+    ]  # fmt: skip
+
+    assert [(r.asset, round(r.power_w, 9)) for r in now.jobs(list(rows.values()))] == [
+        ("j1", 550.0), ("j2", 225.0), ("j3", 75.0),
+    ]  # fmt: skip
+
+
+def test_a_site_emits_its_power_times_its_intensity():
+    """1000 W at 300 g/kWh are 300 g an hour; a site whose intensity is not known has none."""
+    rows, now = now_of(
+        Sample("p", NOW_MS, 10**6), Sample("q", NOW_MS, 10**6), assets=[Asset("s", "site"), Asset("t", "site")],
+        meters=[Meter("p", "s", "power", "x"), Meter("q", "t", "power", "x")],
+    )  # fmt: skip
+    now.intensity_g_per_kwh = {"s": 300.0}
+    told = {r["asset"]: r for r in to_json(list(rows.values()), now)}
+
+    assert now.carbon_g_per_h(list(rows.values())) == {"s": 300.0}
+    assert told["s"]["carbon_g_per_h"] == 300.0
+    assert "carbon_g_per_h" not in told["t"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -15,9 +14,7 @@ import pytest
 from tests.agent.test_process import MAIN, tree_of
 from tests.daemons import Daemon, free_port
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("wattkeeper.server") is None, reason="this build has no server"
-)
+pytestmark = pytest.mark.slow
 
 SITE = "[[site]]\nid = 'a'\n"
 

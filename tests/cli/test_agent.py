@@ -18,11 +18,13 @@ from wattkeeper import config
 from wattkeeper.agent.build import build
 from wattkeeper.agent.look import Seen, snippet
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import ConfigError, MissingExtraError
-from wattkeeper.core.live import Discovery
+from wattkeeper.core.live import Discovery, Sample
 from wattkeeper.core.roles import Intake
-from wattkeeper.core.schema import READINGS
+from wattkeeper.core.schema import ALLOCATIONS, READINGS
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.journal import Journal
 
 SITE = "[[site]]\nid = 'a'\n[[asset]]\nid = 'rack-1'\nkind = 'rack'\nparent = 'a'\n"
 
@@ -129,7 +131,7 @@ def test_top_shows_watts_by_place_in_80_columns(site):
 
 
 def test_top_of_a_book_shows_its_newest_readings(tmp_path):
-    """600 W of a second ago; 900 W of ten minutes ago is no longer drawn."""
+    """600 W of a second ago; 900 W of ten minutes ago is no longer drawn; 50 W stand in the journal only."""
     book = Book.create(tmp_path / "book", SITE)
     now_ms = time.time_ns() // 1_000_000
     assets = [Asset(n, "node", "rack-1") for n in ("n1", "n2")]
@@ -142,20 +144,43 @@ def test_top_of_a_book_shows_its_newest_readings(tmp_path):
         schema=READINGS.schema,
     )
     book.take(Intake("test", assets, [Meter(a.id, a.id, "power", "ipmi") for a in assets], rows), now_ms)
+    journal = Journal(tmp_path / "book" / "journal", "n3")
+    meter, there = Meter("n3", "n3", "power", "ipmi"), [Asset("n3", "node", "rack-1"), Asset("n1", "node", "")]
+    journal.append(encode(Batch("n3/a/1", [Sample("n3", now_ms - 500, 50_000)], there, [meter])))
+    journal.close()
     told = {r["asset"]: r["power_w"] for r in json.loads(run("top", "--book", tmp_path / "book", "--json").stdout)}
 
-    assert told == {"a": 600.0, "rack-1": 600.0, "n1": 600.0, "n2": None}
+    assert told == {"a": 650.0, "rack-1": 650.0, "n1": 600.0, "n2": None, "n3": 50.0}
+
+
+def test_top_of_a_book_knows_jobs_and_the_grid(tmp_path):
+    """n1 at 600 W is held by j1, which runs; j0 has ended. 600 W at 250 g/kWh are 150 g an hour."""
+    book = Book.create(tmp_path / "book", SITE.replace("id = 'a'", "id = 'a'\nintensity = 250.0", 1))
+    now_ms = time.time_ns() // 1_000_000
+    rows = pl.DataFrame([("n1", now_ms - 1000, 600_000)], schema=READINGS.schema, orient="row")
+    held = [("j0", "n1", now_ms - 9000, now_ms - 5000, 1.0, False), ("j1", "n1", now_ms - 5000, None, 1.0, False)]
+    allocations = pl.DataFrame(held, schema=ALLOCATIONS.schema, orient="row")
+    meters = [Meter("n1", "n1", "power", "ipmi")]
+    book.take(Intake("test", [Asset("n1", "node", "rack-1")], meters, rows, allocations=allocations), now_ms)
+    told = {r["asset"]: r for r in json.loads(run("top", "--book", tmp_path / "book", "--json").stdout)}
+    screen = run("top", "--book", tmp_path / "book", "--once").stdout
+
+    assert (told["j1"]["kind"], told["j1"]["power_w"]) == ("job", 600.0)
+    assert "j0" not in told
+    assert (told["a"]["intensity_g_per_kwh"], told["a"]["carbon_g_per_h"]) == (250.0, 150.0)
+    assert "a: 250 g CO2e/kWh, 0.15 kg an hour" in screen
+    assert [line.split() for line in screen.splitlines() if line.startswith("j1")] == [["j1", "600"]]
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         ("[[agent.nvmll]]\n", r"\[\[agent.nvmll\]\]: no integration is named 'nvmll'. There are amdsmi, "),
-        ("[[agent.rapl]]\nnodes = 'n01'\n", r"\[\[agent.rapl\]\]: nodes: Extra inputs are not permitted"),
+        ("[[agent.rapl]]\nnodes = 'n01'\n", r"\[\[agent.rapl\]\]: nodes: unknown key; did you mean 'node'"),
         ("[[agent.rapl]]\n[[agent.rapl]]\npath = 3\n", r"\[\[agent.rapl\]\] number 2: path: Input is not a valid path"),
         (
             "[[agent.rapl]]\nperiod_s = 0\n",
-            r"\[\[agent.rapl\]\]: period_s: Input should be greater than or equal to 0.05",
+            r"\[\[agent.rapl\]\]: period_s: should be greater than or equal to 0.05",
         ),
         ("[[agent.rapl]]\nnode = 'a'\n" * 2, r"\[\[agent.rapl\]\]: rapl a is named twice. Remove one of its tables."),
     ],
@@ -177,11 +202,11 @@ def test_an_integration_without_its_package_names_the_extra(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[agent]\nbatch_row = 3\n", "agent.batch_row"),
-        ("[agent]\nurl = 'watts:8443'\n", "agent.url"),
+        ("[agent]\nbatch_row = 3\n", r"\[agent\], batch_row: "),
+        ("[agent]\nurl = 'watts:8443'\n", r"\[agent\], url: "),
         ("[agent]\nurl = 'http://x'\nbook = 'b'\n", "give book or url, not both"),
-        ("[agent]\nname = 'a b'\n", "agent.name"),
-        ("[agent.rapl]\nnode = 'a'\n", "agent.rapl"),
+        ("[agent]\nname = 'a b'\n", r"\[agent\], name: "),
+        ("[agent.rapl]\nnode = 'a'\n", r"\[agent\], rapl: "),
     ],
 )
 def test_what_is_wrong_in_agent_is_named(text, message):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wattkeeper.core import counter
+from wattkeeper.core import assets, counter
 from wattkeeper.core.curve import EnergyCurve
 from wattkeeper.core.errors import CurveError
 
@@ -173,7 +173,7 @@ def test_any_counter_becomes_a_curve_that_rises_within_the_ceiling(values, ceili
 
     assert (np.diff(curve.energy_mj) >= 0).all()
     if ceiling_w:
-        bound_w = int(np.ceil(ceiling_w * counter.MARGIN))
+        bound_w = int(np.ceil(ceiling_w * assets.MARGIN))
         assert (np.diff(curve.energy_mj) <= bound_w * np.diff(curve.times_ms)).all()
 
 

@@ -1,4 +1,4 @@
-"""Watts now, of each asset in its place: the rows of `wattkeeper top`."""
+"""Watts now, of each asset in its place and of each job: the rows of `wattkeeper top`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 from wattkeeper.core.assets import QUANTITIES, Asset, AssetTree, Meter
 from wattkeeper.core.live import Sample
+
+DEVICES = frozenset({"gpu", "mig"})
+"""Kinds of which nothing is left over: those who hold a part of one have all of it."""
 
 STALE_MS = 60_000
 """A value older than this is not what is drawn now."""
@@ -29,13 +32,27 @@ class Row:
     summed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """A job that holds an asset now, or a share of it, 0 to 1."""
+
+    job: str
+    asset: str
+    share: float
+
+
 class Now:
-    """The last two values of each meter, and the tree they stand in."""
+    """The last two values of each meter, and the tree they stand in.
+
+    holdings: who holds what, where that is known. intensity_g_per_kwh: of sites whose grid is known.
+    """
 
     def __init__(self) -> None:
         self._assets: dict[str, Asset] = {}
         self._meters: dict[str, list[Meter]] = {}
         self._last: dict[str, tuple[Sample | None, Sample]] = {}
+        self.holdings: list[Holding] = []
+        self.intensity_g_per_kwh: dict[str, float] = {}
 
     def know(self, assets: Iterable[Asset], meters: Iterable[Meter]) -> None:
         """Take assets and meters; what stands in nothing known is put at the top."""
@@ -68,6 +85,34 @@ class Now:
             if rows[asset_id].power_w is None and known:
                 rows[asset_id] = replace(rows[asset_id], power_w=sum(known), summed=True, source="sum of parts")
         return list(rows.values())
+
+    def jobs(self, rows: Sequence[Row]) -> list[Row]:
+        """Return what jobs draw now, most first, from rows of assets that are all there.
+
+        A device is divided among its holders, what a node draws beside its parts by their shares of the node; what nobody
+        measures counts nothing.
+        """
+        known = {r.asset: r for r in rows}
+        own_w = {r.asset: r.power_w for r in rows if r.power_w is not None and not r.summed}
+        for row in rows:
+            parent = self._assets[row.asset].parent if row.asset in self._assets else None
+            if parent in own_w and row.power_w is not None:
+                own_w[parent] -= row.power_w
+        held: dict[str, float] = {}
+        for one in self.holdings:
+            held[one.asset] = held.get(one.asset, 0.0) + one.share
+        drawn: dict[str, float] = {}
+        for one in self.holdings:
+            if one.asset in own_w:
+                whole = held[one.asset] if known[one.asset].kind in DEVICES else max(held[one.asset], 1.0)
+                drawn[one.job] = drawn.get(one.job, 0.0) + max(own_w[one.asset], 0.0) * one.share / whole
+        most_first = sorted(drawn.items(), key=lambda d: (-d[1], d[0]))
+        return [Row(job, "job", 0, power_w, None, "its holdings", None, summed=True) for job, power_w in most_first]
+
+    def carbon_g_per_h(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Return what each site emits in an hour at this power [g/h], where its intensity is known."""
+        power_w = {r.asset: r.power_w for r in rows if r.power_w is not None}
+        return {s: power_w[s] / 1000 * g for s, g in self.intensity_g_per_kwh.items() if s in power_w}
 
     def _row(self, asset: Asset, depth: int, now_ms: int) -> Row:
         told = [(m, w) for m in self._meters.get(asset.id, []) if (w := self._watts(m, now_ms)) is not None]
@@ -116,10 +161,16 @@ def _tree(assets: Iterable[Asset]) -> AssetTree:
     return AssetTree(known | {a.id: replace(a, parent=_TOP) for a in lost} | {_TOP: top})
 
 
-def to_json(rows: Sequence[Row]) -> list[Mapping[str, object]]:
-    """Return rows for scripts."""
+def to_json(rows: Sequence[Row], now: Now) -> list[Mapping[str, object]]:
+    """Return rows for scripts; a site's with its intensity and what it emits in an hour, where those are known."""
+    carbon_g_per_h = now.carbon_g_per_h(rows)
     return [
         {
+            **(
+                {"intensity_g_per_kwh": now.intensity_g_per_kwh[r.asset], "carbon_g_per_h": carbon_g_per_h[r.asset]}
+                if r.asset in carbon_g_per_h
+                else {}
+            ),
             "asset": r.asset, "kind": r.kind, "power_w": r.power_w, "utilisation": r.utilisation,
             "source": r.source, "age_ms": r.age_ms, "summed": r.summed,
         }

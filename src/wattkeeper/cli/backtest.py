@@ -26,9 +26,7 @@ def backtest(
     policy: list[str] = typer.Option(
         [], help="Only these: run now, lowest window, wait awhile, threshold, elastic, planner."
     ),
-    forecast: str = typer.Option(
-        "perfect", help="perfect; day-before: as the last 24 hours; or the id of an imported one."
-    ),
+    forecast: str = typer.Option("perfect", help="perfect; ridge, our own; day-before; or the id of an imported one."),
     error: float = typer.Option(0.0, min=0.0, help="Gaussian error of a perfect forecast, over the mean: 0.05."),
     seed: int = typer.Option(0, help="Of that error."),
     slack: float = typer.Option(24.0, min=0.0, help="How much later a job without a deadline may end [h]."),

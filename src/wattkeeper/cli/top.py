@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from wattkeeper.agent.watts import Now, Row
 
 BAR = 12
+JOBS = 8
+"""Jobs that a screen shows, those that draw most."""
+
 STYLES = {"site": "bold", "hall": "bold", "rack": "bold cyan", "node": "bold"}
 
 PATIENCE_S = 0.5
@@ -43,7 +46,7 @@ def top(
     json: bool = typer.Option(False, "--json", help="Print one look as JSON and stop."),
 ) -> None:
     """Show watts and utilisation of each asset, refreshed each second: of this machine, of a site file's devices, or of
-    a book. Stop with Ctrl-C.
+    a book, which also knows jobs and the grid's carbon intensity. Stop with Ctrl-C.
 
     Example: wattkeeper top --once
     """
@@ -53,7 +56,7 @@ def top(
     with suppress(KeyboardInterrupt):
         rows = asyncio.run(_watch(now, config, book, seconds, once=once or json, depth=depth, quiet=json))
         if json:
-            common.print_json(to_json(rows))
+            common.print_json(to_json(rows, now))
 
 
 async def _watch(
@@ -69,13 +72,13 @@ async def _watch(
                 await refresh(ONCE_PATIENCE_S)
             rows = _deep(now.rows(common.now_ms()), depth)
             if not quiet:
-                common.console().print(_screen(rows, faults, 10**6))
-            return rows
+                common.console().print(_screen(now, rows, faults, 10**6))
+            return rows + now.jobs(now.rows(common.now_ms()))
         out = common.console()
         with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
             while True:
                 rows = _deep(now.rows(common.now_ms()), depth)
-                live.update(_screen(rows, faults, out.height), refresh=True)
+                live.update(_screen(now, rows, faults, out.height), refresh=True)
                 await asyncio.sleep(seconds)
                 await refresh(PATIENCE_S)
     finally:
@@ -107,13 +110,18 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
 async def _from_book(now: Now, book: Path) -> tuple[Refresh, Close]:
     """Return what reads the newest readings of a book, and nothing to close."""
     from wattkeeper import latest
+    from wattkeeper.agent.watts import Holding
 
     opened = common.open_book(book)
+    seen = latest.Latest(opened)
 
     async def refresh(_patience_s: float) -> None:
-        found = await asyncio.to_thread(latest.newest, opened, common.now_ms())
-        now.know(opened.tree().assets.values(), opened.meters())
-        now.take(found)
+        now_ms = common.now_ms()
+        found, samples = await asyncio.to_thread(seen.look, now_ms)
+        now.know(found.assets, found.meters)
+        now.take(samples)
+        now.holdings = [Holding(*h) for h in await asyncio.to_thread(latest.holdings, opened, now_ms)]
+        now.intensity_g_per_kwh = await asyncio.to_thread(latest.intensities, opened, now_ms)
 
     async def close() -> None:
         pass
@@ -125,9 +133,12 @@ def _deep(rows: list[Row], depth: int) -> list[Row]:
     return [r for r in rows if r.depth <= depth]
 
 
-def _screen(rows: list[Row], faults: list[str], height: int) -> Group:
-    """Return the table, cut to a screen's height."""
-    room = max(height - 4 - len(faults), 3)
+def _screen(now: Now, rows: list[Row], faults: list[str], height: int) -> Group:
+    """Return the tables of assets and of jobs and the sites' carbon, cut to a screen's height."""
+    every = now.rows(common.now_ms())
+    jobs, carbon = now.jobs(every), _carbon(now, every)
+    shown = jobs[:JOBS]
+    room = max(height - 4 - len(faults) - len(carbon) - (len(shown) + 2 if jobs else 0), 3)
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     table.add_column("Asset", overflow="ellipsis", no_wrap=True, max_width=34)
     table.add_column("Watts", justify="right", no_wrap=True)
@@ -140,9 +151,33 @@ def _screen(rows: list[Row], faults: list[str], height: int) -> Group:
         lines.append(Text("Nothing tells its power. See: wattkeeper doctor"))
     if len(rows) > room:
         lines.append(Text(f"… {len(rows) - room} more; see --depth, or a taller window", style="dim"))
+    if jobs:
+        by_job = Table(box=None, pad_edge=False, header_style="bold")
+        by_job.add_column("Job", overflow="ellipsis", no_wrap=True, max_width=34)
+        by_job.add_column("Watts", justify="right", no_wrap=True)
+        for job in shown:
+            by_job.add_row(Text(job.asset), Text(f"{job.power_w:,.0f}"))
+        if len(jobs) > len(shown):
+            by_job.add_row(Text(f"… {len(jobs) - len(shown)} more", style="dim"), Text(""))
+        lines += [Text(), by_job]
+    lines += carbon
     lines += [Text(f"! {fault}", style="yellow", overflow="ellipsis", no_wrap=True) for fault in faults]
     lines.append(Text(time.strftime("%Y-%m-%d %H:%M:%S %Z"), style="dim"))
     return Group(*lines)
+
+
+def _carbon(now: Now, rows: list[Row]) -> list[Text]:
+    """Return a line for each site whose intensity is known."""
+    from wattkeeper.report.words import carbon
+
+    per_h = now.carbon_g_per_h(rows)
+    return [
+        Text(
+            f"{site}: {intensity:,.0f} g CO2e/kWh" + (f", {carbon(per_h[site])} an hour" if site in per_h else ""),
+            "green",
+        )
+        for site, intensity in now.intensity_g_per_kwh.items()
+    ]
 
 
 def _cells(row: Row) -> list[Text]:

@@ -77,11 +77,11 @@ class SlurmCluster:
             rows = self.run("sacct", "-X", "-n", "-P", "-j", job, "--format=State").split()
             return bool(rows) and all(r in states for r in rows)
 
-        until(reached, 60)
+        until(reached, 240)
 
     def wait_running(self, job: str) -> None:
         """Wait until the scheduler, which is ahead of accounting, runs a job."""
-        until(lambda: self.run("squeue", "-h", "-j", job, "-o", "%T") == "RUNNING", 30)
+        until(lambda: self.run("squeue", "-h", "-j", job, "-o", "%T") == "RUNNING", 120)
 
     def _files(self) -> None:
         r, base = self.root, self.base

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from wattkeeper.core.errors import SignalGapError
 from wattkeeper.plan.problem import Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies
-from wattkeeper.plan.simulate.foresight import ForesightError, erring, perfect, rolled
+from wattkeeper.plan.simulate.foresight import ForesightError, erring, forecast, perfect, rolled
 from wattkeeper.plan.simulate.history import History, history, run
 from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, foretold, planner
 
@@ -303,3 +303,21 @@ def test_room_is_kept_for_what_usually_comes():
     assert foretold(case, 2 * week + 40)
     assert not found.missed.any()
     assert found.delay_h[21:].tolist() == [5.0] * 6  # 13:00, not noon
+
+
+def test_our_forecast_is_made_each_day_from_the_past_alone():
+    """What comes after a day began changes nothing of its forecast; the next day's knows it. A month before is needed."""
+    hours = np.arange(24 * 45)
+    signal = 300 + 100 * np.cos(2 * np.pi * hours / 24) + np.random.default_rng(0).normal(0, 15, len(hours))
+    before, true = signal[: 24 * 42], signal[24 * 42 :]
+    other = true.copy()
+    other[30:] += 500.0
+    ours, changed = forecast(true, before), forecast(other, before)
+
+    assert (ours.at(26)[27:] == changed.at(26)[27:])[:2].all()
+    assert (ours.made[1] == changed.made[1])[25:].all()
+    assert not (ours.made[2] == changed.made[2])[49:].any()
+    assert [ours.moves(t) for t in (0, 1, 23, 24)] == [True, False, False, True]
+    assert abs(ours.at(0)[1:24] - true[1:24]).mean() < 40  # the daily wave alone swings by 100
+    with pytest.raises(ForesightError, match="needs the signal of 4 weeks before"):
+        forecast(true, before[:100])

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.errors import WattkeeperError
+from wattkeeper.plan.forecast.models import ridge
+from wattkeeper.plan.forecast.series import DAY, LEAST, WEEK
 
 Floats = NDArray[np.float64]
 
@@ -20,27 +22,31 @@ class ForesightError(WattkeeperError):
 class Foresight:
     """A signal over slots, true: (slots,), and how it looks from each slot.
 
-    seen: (slots,) as a forecast shows it, the same from every slot; None to roll it: each slot then looks like the
-    same time of the last 24 hours. before: the true values of the day before the first slot, one a slot.
+    seen: (slots,) as a forecast shows it, the same from every slot; None where it is made anew. made: (days, slots) the
+    forecast of each day, made in its first slot, of what comes after that; None to let the hours ahead look like the
+    last 24. before: the true values before the first slot, of a day at least where the last hours count.
     """
 
     true: Floats
     seen: Floats | None
     before: Floats
+    day: int = 0
+    made: Floats | None = None
 
-    @property
-    def still(self) -> bool:
-        """Whether the forecast of a slot stays the same until it comes."""
-        return self.seen is not None
+    def moves(self, slot: int) -> bool:
+        """Return whether a slot shows the hours ahead otherwise than the slot before it did."""
+        return self.seen is None and (self.made is None or slot % self.day == 0)
 
     def at(self, slot: int) -> Floats:
         """Return what is known in a slot, (slots,): the truth up to and with it, then the forecast."""
         if self.seen is not None:
-            return np.concatenate((self.true[: slot + 1], self.seen[slot + 1 :]))
-        known = np.concatenate((self.before, self.true[: slot + 1]))
-        last_day = known[-len(self.before) :]
-        ahead = len(self.true) - slot - 1
-        return np.concatenate((self.true[: slot + 1], np.resize(last_day, ahead)))
+            ahead = self.seen[slot + 1 :]
+        elif self.made is not None:
+            ahead = self.made[slot // self.day, slot + 1 :]
+        else:
+            known = np.concatenate((self.before, self.true[: slot + 1]))
+            ahead = np.resize(known[-len(self.before) :], len(self.true) - slot - 1)
+        return np.concatenate((self.true[: slot + 1], ahead))
 
 
 def perfect(true: Floats) -> Foresight:
@@ -75,3 +81,22 @@ def rolled(true: Floats, before: Floats) -> Foresight:
     if not len(before) or np.isnan(before).any():
         raise ForesightError("A forecast from the day before needs the signal of the day before the first job.")
     return Foresight(true, None, before)
+
+
+def forecast(true: Floats, before: Floats) -> Foresight:
+    """Return foresight by our own regression on the past, made anew each day; slots of an hour.
+
+    before: the true hours before the first slot, four weeks at least. Raises ForesightError where there are fewer.
+    """
+    if len(before) < LEAST or np.isnan(before[-LEAST:]).any():
+        raise ForesightError(
+            f"A forecast by regression needs the signal of {LEAST // WEEK} weeks before the first job."
+        )
+    days = -(-len(true) // DAY)
+    made = np.full((days, len(true)), np.nan)
+    for d in range(days):
+        past = np.concatenate((before, true[: d * DAY + 1]))
+        hours = len(true) - d * DAY - 1
+        if hours:
+            made[d, d * DAY + 1 :] = np.maximum(ridge(past, hours)(past), 0.0)
+    return Foresight(true, None, before, DAY, made)

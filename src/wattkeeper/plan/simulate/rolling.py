@@ -69,7 +69,7 @@ def planner(history: History, foresight: Foresight) -> Wish:
         known = np.flatnonzero((history.release <= slot) & ~begun).astype(np.int64)
         if not len(known):
             continue
-        if arrive[slot] or not foresight.still or not starting:
+        if arrive[slot] or foresight.moves(slot) or not starting:
             rest = Grid(grid.at_ms(slot), grid.slot_ms, min(grid.slots - slot, ahead))
             queue, awaited = _queues(history, foresight, rest, slot, known, free)
             if not len(queue.planned):
