@@ -25,9 +25,10 @@ docs: .venv/ready  ## reference pages from the code
 	$(RUN) python docs/generate.py
 
 .venv/ready: pyproject.toml uv.lock
-	@command -v $(UV) >/dev/null || { $(PYTHON) -m venv .bootstrap && .bootstrap/bin/pip install --quiet uv; }
-	$(UV) sync --quiet --frozen --all-extras --python $(PYTHON)
+	@echo "Setting up .venv with all packages: once, some minutes on a slow line."
+	@command -v $(UV) >/dev/null || { $(PYTHON) -m venv .bootstrap && .bootstrap/bin/pip install uv; }
+	$(UV) sync --frozen --all-extras --python $(PYTHON)
 	@touch $@
 
 clean:
-	rm -rf .venv .bootstrap demo-book demo-report.html
+	rm -rf .venv .bootstrap demo-book demo-book-files demo-report.html

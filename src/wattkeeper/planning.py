@@ -27,7 +27,7 @@ from wattkeeper.plan.kernel import NOWHERE, Places
 from wattkeeper.plan.place import Plan, improve, plan, run_now
 from wattkeeper.plan.placement import Amounts, Placement, amounts, placements
 from wattkeeper.plan.polish import polish
-from wattkeeper.plan.problem import Grid, Job, Level, Site, Weights, pose
+from wattkeeper.plan.problem import Grid, Job, Level, PlanInputError, Site, Weights, pose
 from wattkeeper.valuing import signal_of
 
 Floats = NDArray[np.float64]
@@ -120,7 +120,11 @@ def outlook(
     usual = Usual(book)
     jobs, rejects = read_queue(queue, grid, usual.power_w)
     _need(signals, weights)
-    problem = pose(grid, sites, jobs, weights)
+    unseen = out_of_reach(book, grid)
+    try:
+        problem = pose(grid, sites, jobs, weights)
+    except PlanInputError as error:
+        raise PlanInputError(" ".join([str(error), *(f"{s[0].upper()}{s[1:]}." for s in unseen)])) from error
     made = plan(problem)
     if len(problem.planned) <= _IMPROVED:
         made = improve(made, rounds=100)
@@ -131,7 +135,19 @@ def outlook(
     known = {k for site in signals.values() for k in site}
     lines = _lines(made, now, each_now, each, priced="price" in known)
     totals = [_totals(p, a, known) for p, a in ((now, each_now), (made.places, each))]
-    return Outlook(made, lines, totals[0], totals[1], made.bound_g, made.gap, signals, tuple(rejects), usual.notes)
+    return Outlook(
+        made, lines, totals[0], totals[1], made.bound_g, made.gap, signals, tuple(rejects), (*usual.notes, *unseen)
+    )
+
+
+def out_of_reach(book: Book, grid: Grid) -> list[str]:
+    """Return a sentence for each signal of a site that has no value in the time planned: which time it has."""
+    found = {s.info.id: s for site in book.site_file.site for kind in _SIGNALS if (s := signal_of(book, site, kind))}
+    return [
+        f"signal '{name}' has values from {iso(int(s.breaks_ms[0]))} to {iso(int(s.breaks_ms[-1]))} only"
+        for name, s in found.items()
+        if int(s.missing_ms(grid.start_ms, grid.end_ms)) == grid.end_ms - grid.start_ms and len(s.values)
+    ]
 
 
 class Usual:

@@ -71,9 +71,9 @@ def _signals_of(book: Book, site: SiteConfig, kinds: Sequence[str]) -> dict[str,
 def _constant(site: SiteConfig, kind: str, named: float | str) -> Signal:
     unit = {"intensity": "g/kWh", "price": f"{site.currency}/kWh", "water": "L/kWh", "pue": "ratio"}[kind]
     if not isinstance(named, str):
-        return Signal.constant(
-            float(named), SignalInfo(f"{kind}:{site.id}", kind, unit, "site file", method="constant")
-        )
+        info = SignalInfo(f"{kind}:{site.id}", kind, unit, "site file", method="constant", note=f"{named:g}")
+        return Signal.constant(float(named), info)
     row = average(named.removeprefix(AVERAGE))
-    info = SignalInfo(named, kind, unit, row.source, str(row.year), f"yearly average, {row.boundary}")
+    told = f"yearly average, {row.boundary}"
+    info = SignalInfo(named, kind, unit, row.source, str(row.year), told, f"{row.intensity_g_per_kwh:g}")
     return Signal.constant(row.intensity_g_per_kwh, info)

@@ -89,7 +89,16 @@ def test_the_table_fits_the_terminal(made):
 
     assert done.returncode == 3
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
-    for words in ("run now", "planned", "No plan can be below", "train", "huge: it asks for 64 GPUs", "row 5:"):
+    for words in (
+        "run now",
+        "planned",
+        "No plan can be below",
+        "train",
+        "huge: it asks for 64 GPUs",
+        "odd (row 5):",
+        "EUR",
+        "From UTC",
+    ):
         assert words in done.stdout
 
 
@@ -111,7 +120,6 @@ def test_faults_are_one_line(made, tmp_path):
     (tmp_path / "queue.csv").write_text("job_id,gpus\n1,1\n")
     faults = [
         (plan(made, "--gpus", "c=1"), "The site file has no site 'c'."),
-        (plan(made, "--gpus", "b=x"), "--gpus b=x cannot be read. Write --gpus SITE=NUMBER."),
         (run("plan", made / "queue.csv", *book), "Site 'b' has no GPUs in the book. Say how many with --gpus b=N."),
         (run("plan", tmp_path / "queue.csv", *book, "--gpus", "b=1"), "has no column 'duration_h'"),
     ]
@@ -119,6 +127,14 @@ def test_faults_are_one_line(made, tmp_path):
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_limit_that_cannot_be_read_is_wrong_usage(made):
+    """A number without its site: exit code 2."""
+    done = plan(made, "--gpus", "4")
+
+    assert done.returncode == 2
+    assert "--gpus 4 cannot be read. Write --gpus SITE=NUMBER." in done.stderr
 
 
 def test_hours_beyond_the_forecast_are_told(made):
@@ -130,3 +146,4 @@ def test_hours_beyond_the_forecast_are_told(made):
 
     assert found["skipped"]["x"].startswith("no forecast for a between 2026-10-03T00:00:00Z and")
     assert found["planned"]["jobs"] == 1
+    assert found["notes"] == ["signal 'intensity:A' has values from 2026-10-01T00:00:00Z to 2026-10-01T06:00:00Z only"]

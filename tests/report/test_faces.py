@@ -14,11 +14,12 @@ from tests.books.small import HOUR, SITE, START, book, counter, held, node, powe
 from wattkeeper import loop
 from wattkeeper.core.roles import Intake
 from wattkeeper.core.schema import JOBS
+from wattkeeper.report.figures import figures
 from wattkeeper.report.html import to_html
 from wattkeeper.report.statement import Statement
 from wattkeeper.report.tables import to_json
 from wattkeeper.report.terminal import render
-from wattkeeper.report.words import carbon, energy, grouped, percent
+from wattkeeper.report.words import carbon, count, energy, grouped, percent
 
 EVIL = "<script>document.title='owned'</script>"
 
@@ -116,9 +117,70 @@ def test_the_page_opens_offline_and_is_safe(statement, tmp_path):
     assert wide
 
 
+def test_charts_stand_on_the_sites_clock(tmp_path):
+    """09:00 UTC is 11:00 in Berlin; over the night when the clock is put back the charts say UTC."""
+    made = book(tmp_path, "name = 'Test'\n" + SITE + "timezone = 'Europe/Berlin'\n" + node("n1", 1),
+                [power("n1", 1000)])  # fmt: skip
+    statement = loop.statement(made)
+    x = figures(statement)["energy"]
+    later = statement.hours.with_columns(pl.col("hour_ms") + 17 * 24 * HOUR)  # 2025-10-26
+    changed = figures(replace(statement, hours=pl.concat([statement.hours, later])))["energy"]
+
+    assert [r["time"] for r in x["data"]["values"]] == ["2025-10-09T11:00:00Z"]
+    assert x["encoding"]["x"]["title"] == "Europe/Berlin"
+    assert [r["time"] for r in changed["data"]["values"]] == ["2025-10-09T09:00:00Z", "2025-10-26T09:00:00Z"]
+    assert changed["encoding"]["x"]["title"] == "UTC"
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="Chromium is not installed")
+def test_the_page_is_whole_at_every_width(tmp_path):
+    """One hour has labels on its axis; the full-cost table fits 1000 px; at 400 px a shadow says that tables scroll."""
+    from playwright.sync_api import sync_playwright
+
+    site = SITE + "timezone = 'Europe/Berlin'\nintensity = 300.0\nprice = 0.3\n"
+    made = book(tmp_path, "name = 'Test'\n" + site + node("n1", 1), [power("n1", 1000)], [held("long-job-name", "n1")])
+    row = dict.fromkeys(JOBS.schema.names()) | {
+        "job_id": "long-job-name", "name": "pretraining-of-a-model", "user": "somebody", "project": "a-project",
+        "state": "COMPLETED", "start_ms": START, "end_ms": START + HOUR,
+    }  # fmt: skip
+    made.take(Intake("t", jobs=pl.DataFrame([row], schema=JOBS.schema)), now_ms=1)
+    page_file = tmp_path / "report.html"
+    page_file.write_text(to_html(loop.statement(made, full=True)), "utf-8")
+    cut = "[...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)"
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page(viewport={"width": 1000, "height": 800})
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("#chart-energy svg")
+        labels, cut_at_1000 = page.inner_text("#chart-energy"), page.evaluate(cut)
+        heads = page.inner_text("main")
+        page.set_viewport_size({"width": 400, "height": 800})
+        cut_at_400 = page.evaluate(cut)
+        shadow = page.evaluate("getComputedStyle(document.querySelector('.scroll')).backgroundAttachment")
+        browser.close()
+
+    assert "Thu 11:00" in labels
+    assert "Full EUR" in heads
+    assert (cut_at_1000, cut_at_400) == (False, True)
+    assert shadow == "local, local, scroll, scroll"
+
+
+def test_a_period_without_jobs_has_no_empty_table(tmp_path):
+    """One line stands in for the breakdown on each face."""
+    made = book(tmp_path, "name = 'Test'\n" + SITE + node("n1", 1), [power("n1", 1000)])
+    cut = loop.statement(made)
+    out = Console(width=80, file=io.StringIO())
+    out.print(render(cut))
+
+    assert "No job has energy in this period." in out.file.getvalue()
+    assert "by job" not in out.file.getvalue()
+    assert "No job has energy in this period." in to_html(cut)
+
+
 def test_numbers_read_well():
     """Thin spaces, true minus, kg and t, a dash for what is unknown."""
     assert grouped(-1234567.891, 1) == "−1\u2009234\u2009567.9"
     assert [energy(3.6e9), energy(3.6e14 * 1.5)] == ["1.000 kWh", "150.000 MWh"]
     assert [carbon(1500), carbon(2.5e7), carbon(None)] == ["1.50 kg", "25.000 t", "–"]
     assert [percent(0.123), percent(None)] == ["12.3\u2009%", "–"]
+    assert [count(1, "day"), count(2, "day"), count(4000, "glitch")] == ["1 day", "2 days", "4\u2009000 glitches"]

@@ -78,3 +78,7 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print(f"wattkeeper: {named}", file=sys.stderr)
+        sys.exit(1)

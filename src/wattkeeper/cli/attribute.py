@@ -31,13 +31,19 @@ def attribute(
     if json:
         common.print_json(asdict(done) | {"folded": folded.readings})
         return
+    from wattkeeper.report.words import count
+
     if folded.readings or folded.refused or folded.doubts:
-        typer.echo(f"Took {folded.readings:,} readings in {folded.batches} batches from the journal.")
+        readings = count(folded.readings, "reading")
+        typer.echo(f"Took {readings} in {count(folded.batches, 'batch')} from the journal.")
     for words in [*(f"{r.source}: {r.reason}" for r in folded.refused), *folded.doubts]:
         typer.echo(words)
     typer.echo(
-        f"Looked at {done.days} days, attributed {done.units} unit-days anew "
-        f"from {done.readings:,} readings: {done.postings:,} postings."
+        f"Looked at {count(done.days, 'day')}, attributed {count(done.units, 'unit-day')} anew "
+        f"from {count(done.readings, 'reading')}: {count(done.postings, 'posting')}."
     )
     if done.strangers:
-        typer.echo(f"{done.strangers} allocations name assets that the book does not have; see the site file.")
+        names = "names" if done.strangers == 1 else "name"
+        typer.echo(
+            f"{count(done.strangers, 'allocation')} {names} assets that the book does not have; see the site file."
+        )

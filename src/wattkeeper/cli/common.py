@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -43,13 +43,43 @@ def print_json(data: Any) -> None:
     sys.stdout.write("\n")
 
 
+def misused(what: str) -> NoReturn:
+    """End the command as wrongly used: one line, exit code 2."""
+    from typer import BadParameter
+
+    raise BadParameter(what)
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Tell what is wrong with an option's words as wrong usage."""
+    from wattkeeper.core.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        misused(str(error))
+
+
+def check_period(period: str | None) -> str | None:
+    """Return a period that can be read; anything else is wrong usage. For options, as their callback."""
+    from wattkeeper.core.clock import period_days
+
+    if period is not None:
+        with usage():
+            period_days(period)
+    return period
+
+
 def reading(quantity: str, value: int) -> str:
     """Return a meter's value as people read it."""
+    from wattkeeper.report.words import grouped
+
     if quantity == "power":
-        return f"{value / 1000:,.1f} W"
+        return f"{grouped(value / 1000, 1)} W"
     if quantity == "utilisation":
         return f"{value / 10_000:.0f} %"
-    return f"{value / 3_600_000_000:,.3f} kWh"
+    return f"{grouped(value / 3_600_000_000, 3)} kWh"
 
 
 def now_ms() -> int:
@@ -67,7 +97,8 @@ def progress(what: str) -> Iterator[Told]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    shown = Console(stderr=True)
+    with Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal) as bar:
         task = bar.add_task(what, total=None)
 
         def told(step: str, done: int, total: int) -> None:
@@ -77,14 +108,13 @@ def progress(what: str) -> Iterator[Told]:
 
 
 def time_ms(text: str) -> int:
-    """Return an ISO 8601 time, UTC where it has no offset, as milliseconds. Raises ConfigError where it is none."""
+    """Return an ISO 8601 time, UTC where it has no offset, as milliseconds; anything else is wrong usage."""
     from datetime import UTC, datetime
 
     from wattkeeper.core.clock import to_ms
-    from wattkeeper.core.errors import ConfigError
 
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"'{text}' is not a time. Write 2026-10-01 or 2026-10-01T12:00.") from error
+    except ValueError:
+        misused(f"'{text}' is not a time. Write 2026-10-01 or 2026-10-01T12:00.")
     return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

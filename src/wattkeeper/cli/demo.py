@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """Simulate a 16-node, 128-GPU cluster over a week with all that goes wrong, and print its statement.
 
-    The week is written as files and imported the way real ones are; they stay in the book's directory under files/.
+    The week is written as files and imported the way real ones are; they stay beside the book, in demo-book-files/.
 
     Example: wattkeeper demo
     """
@@ -28,6 +28,7 @@ def demo(
     from wattkeeper.lake.book import Book
     from wattkeeper.report.html import write_html
     from wattkeeper.report.terminal import render
+    from wattkeeper.report.words import count
 
     files_root = book.with_name(f"{book.name}-files")
     if book.exists():
@@ -50,7 +51,8 @@ def demo(
     common.console().print(render(made))
     write_html(made, html)
     typer.echo(
-        f"\n{done.readings:,} readings became {done.postings:,} postings; {balance.compared:,} meter-hours compared, "
+        f"\n{count(done.readings, 'reading')} became {count(done.postings, 'posting')}; "
+        f"{count(balance.compared, 'meter-hour')} compared, "
         f"largest difference {balance.largest_mj} mJ.\n"
         f"Report: {html}   Book: {book}   Its input: {files_root}\n"
         f"Go on with: wattkeeper statement --book {book} --by job, wattkeeper job 1001 --book {book}"

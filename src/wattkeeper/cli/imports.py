@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,15 @@ import typer
 from wattkeeper.cli import common
 
 if TYPE_CHECKING:
-    from wattkeeper.core.roles import Source
+    from wattkeeper.core.roles import Reject, Source
     from wattkeeper.lake.book import Book
 
 app = typer.Typer(help="Bring in readings, jobs, allocations and signals.", no_args_is_help=True)
 
 SHOWN = 20
-"""Refused rows that are printed; all are kept in the book."""
+"""Kinds of refused rows that are printed; all rows are kept in the book."""
+WIDE = 60
+"""Characters that are printed of a refused row's cells."""
 
 
 REPLACE = typer.Option(
@@ -200,20 +203,52 @@ def _take(book: Book, sources: Sequence[Source], json: bool, *, replace: bool = 
     """Keep what sources yield and say what was refused."""
     from wattkeeper import loop
 
+    known = set(book.tree().assets)
     kept, refused = 0, []
     with common.progress("importing") as told:
         for source in sources:
             some, bad = loop.take(book, source, common.now_ms(), told, replace=replace)
             kept += some
             refused += bad
+    refused.sort(key=lambda r: (r.source, r.row))
+    tree = book.tree()
+    met = [a for a in tree.assets if a not in known]
     if json:
         listed = [{"source": r.source, "row": r.row, "reason": r.reason, "text": r.text} for r in refused]
-        common.print_json({"rows": kept, "refused": listed})
+        common.print_json({"rows": kept, "refused": listed, "new_assets": met})
     else:
-        typer.echo(f"{kept:,} rows taken, {len(refused):,} refused.")
-        for r in refused[:SHOWN]:
-            typer.echo(f"  {r.source}{f':{r.row}' if r.row else ''}: {r.reason}", err=True)
-        if len(refused) > SHOWN:
-            typer.echo(f"  … and {len(refused) - SHOWN:,} more; --json lists all.", err=True)
+        from wattkeeper.report.words import count, grouped
+
+        typer.echo(f"{count(kept, 'row')} taken, {grouped(len(refused))} refused.")
+        if met:
+            kinds = Counter(tree[a].kind for a in met)
+            how_many = ", ".join(count(n, kind) for kind, n in kinds.items())
+            typer.echo(f"New to the book: {how_many}, such as {_some(met)}. If one is misnamed, correct the layout.")
+        lines = refusals(refused)
+        for line in lines[:SHOWN]:
+            typer.echo(f"  {line}", err=True)
+        if len(lines) > SHOWN:
+            typer.echo(f"  … and {grouped(len(lines) - SHOWN)} more kinds; --json lists all.", err=True)
     if refused:
         raise typer.Exit(common.REFUSED)
+
+
+def refusals(refused: Sequence[Reject]) -> list[str]:
+    """Return refused rows in words, in order of their rows; those of one file with one reason share a line."""
+    alike: dict[tuple[str, str], list[Reject]] = {}
+    for r in refused:
+        alike.setdefault((r.source, r.reason), []).append(r)
+    return [_refusal(source, reason, rows) for (source, reason), rows in alike.items()]
+
+
+def _refusal(source: str, reason: str, rows: Sequence[Reject]) -> str:
+    cells = [f"{r.text[:WIDE]}{'…' * (len(r.text) > WIDE)}" for r in rows]
+    if len(rows) == 1:
+        at = f":{rows[0].row}" if rows[0].row else ""
+        return f"{source}{at}: {reason}{f' ({cells[0]})' if cells[0] else ''}"
+    where = [f"{r.row or '–'}{f' ({cell})' if cell else ''}" for r, cell in zip(rows, cells, strict=True)]
+    return f"{source}: {reason}: {len(rows)} rows: {_some(where)}"
+
+
+def _some(words: Sequence[str]) -> str:
+    return ", ".join([*words[:3], *["…"] * (len(words) > 3)])

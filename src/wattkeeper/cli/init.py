@@ -13,7 +13,7 @@ name = "My cluster"
 id = "site-a"
 timezone = "{timezone}"
 # zone = "DE-LU"                    # grid zone
-# intensity = "intensity:DE-LU"     # an imported signal, a number [g/kWh], or "average:Germany"
+# intensity = "intensity:DE-LU"     # an imported signal, a number [g/kWh], or "average:DE"
 # price = 0.25                      # per kWh, or an imported signal
 # pue = 1.3                         # where no facility meter stands on the site
 

@@ -13,7 +13,9 @@ from wattkeeper.cli import common
 
 def meters(
     book: Path = common.BOOK,
-    period: str | None = typer.Option(None, help="Year, month, week, day or range, such as 2026-10."),
+    period: str | None = typer.Option(
+        None, help="Year, month, week, day or range, such as 2026-10.", callback=common.check_period
+    ),
     json: bool = common.JSON,
 ) -> None:
     """List the meters: readings' span, energy, coverage, gaps and resets, and how far doubled meters disagree.
@@ -27,21 +29,26 @@ def meters(
         common.print_json(rows.to_dicts())
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Meter", "Reports", "Used", "kWh", "Covered", "Gaps", "Resets", "Glitches", "vs used"):
-        table.add_column(name, justify="left" if name in {"Meter", "Reports", "Used"} else "right", overflow="fold")
+    for name in ("Meter", "Reports", "Used", "kWh", "Covered", "Events", "vs used"):
+        left = name in {"Meter", "Reports", "Used"}
+        # only names give way: a line is a meter, with its numbers whole
+        table.add_column(name, justify="left" if left else "right", overflow="ellipsis", no_wrap=name != "Meter")
     for row in rows.iter_rows(named=True):
         table.add_row(*_cells(row))
     common.console().print(table)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
+    from wattkeeper.core.counter import EVENT_NAMES
+    from wattkeeper.report.words import count, grouped, percent
+
     gap = row["difference_pct"]
     return [
         row["meter"],
         row["quantity"].replace("energy_", ""),
         "yes" if row["primary"] else "no",
-        f"{row['energy_kwh']:,.3f}",
-        f"{row['coverage']:.1%}" if row["coverage"] is not None else "–",
-        *(str(row[k] or "") for k in ("gap", "reset", "glitch")),
-        f"{gap:+.1f} %" if gap is not None else "",
+        "–" if row["coverage"] is None else grouped(row["energy_kwh"], 3),
+        percent(row["coverage"]),
+        ", ".join(count(row[k], k) for k in EVENT_NAMES if row[k]),
+        f"{gap:+.1f} %".replace("-", "−") if gap is not None else "",
     ]

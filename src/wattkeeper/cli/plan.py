@@ -51,6 +51,8 @@ def plan(
 
     slot_ms = slot * 60_000
     start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
+    with common.usage():
+        held, drawn_kw = planning.parse_by_site(gpus, "--gpus"), planning.parse_by_site(power, "--power")
     opened = common.open_book(book)
     with common.progress("planning"):
         found = planning.outlook(
@@ -58,8 +60,8 @@ def plan(
             queue,
             grid=Grid(start_ms, slot_ms, max(int(hours * 60 // slot), 1)),
             weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay),
-            gpus=planning.parse_by_site(gpus, "--gpus"),
-            power_kw=planning.parse_by_site(power, "--power"),
+            gpus=held,
+            power_kw=drawn_kw,
             polish_s=polish,
         )
     if figure is not None:
@@ -102,14 +104,17 @@ def _show(found: Outlook, most: int) -> None:
     for line in (x for x in found.lines if x.planned is None):
         out.print(f"{line.job}: {line.why}.", style="red")
     for reject in found.rejects:
-        out.print(f"row {reject.row}: {reject.reason}.", style="red")
+        named = f"{reject.text} (row {reject.row})" if reject.text else f"row {reject.row}"
+        out.print(f"{named}: {reject.reason}.", style="red")
 
 
 def _totals(found: Outlook) -> Table:
     from wattkeeper.report.words import amount, carbon, grouped
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("", "Jobs", "kWh", "CO2e", "Cost", "Delay h", "Weighed"):
+    units = {infos["price"].unit.partition("/")[0] for infos in found.signals.values() if "price" in infos}
+    cost = " + ".join(sorted(units)) or "Cost"
+    for name in ("", "Jobs", "kWh", "CO2e", cost, "Delay h", "Weighed"):
         table.add_column(name, justify="right" if name else "left")
 
     def add(name: str, one: Totals) -> None:
@@ -127,14 +132,14 @@ def _jobs(found: Outlook, most: int) -> Table:
     from wattkeeper.planning import powers_of
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Job", "Site", "From", "To", "Power", "Saves", "Later", "Why"):
+    for name in ("Job", "Site", "From UTC", "To UTC", "Power", "Saves", "Later", "Why"):
         table.add_column(name, justify="right" if name in {"Power", "Saves", "Later"} else "left", overflow="fold")
     powers = powers_of(found)
     placed = sorted(((x, x.planned) for x in found.lines if x.planned), key=lambda x: -(x[0].saved_g or 0.0))
     for line, planned in placed[:most]:
         table.add_row(*_cells(found, line, planned, powers[line.job][planned.level]))
     if len(placed) > most:
-        table.caption = f"{len(placed) - most} more; --most or --json shows them."
+        table.caption = f"… and {len(placed) - most} more; --most or --json shows them."
     return table
 
 

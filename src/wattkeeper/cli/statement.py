@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import typer
 
 from wattkeeper.cli import common
 
+if TYPE_CHECKING:
+    from wattkeeper.lake.book import Book
+
+By = Literal["job", "user", "project", "node", "rack", "hall", "site", "account", "hour", "day"]
+Bearer = Literal["job", "user", "project"]
+"""What can bear a full cost. As in report/statement.py, which takes long to load."""
+
 
 def statement(
     book: Path = common.BOOK,
-    period: str | None = typer.Option(None, "--period", "-p", help="2026, 2026-10, 2026-W41, 2026-10-07 or A..B."),
-    by: str = typer.Option(
+    period: str | None = typer.Option(
+        None, "--period", "-p", help="2026, 2026-10, 2026-W41, 2026-10-07 or A..B.", callback=common.check_period
+    ),
+    by: By = typer.Option(
         "job", "--by", help="Cut by job, user, project, node, rack, hall, site, account, hour or day."
     ),
     full_cost: bool = typer.Option(
@@ -30,10 +40,15 @@ def statement(
     Example: wattkeeper statement --book mybook --period 2026-10 --by user --html october.html
     """
     from wattkeeper import loop
+    from wattkeeper.core.errors import ConfigError
 
+    if full_cost and by not in get_args(Bearer):
+        common.misused(f"Full cost is what jobs bear. Use --full-cost with --by {', '.join(get_args(Bearer))}.")
     opened = common.open_book(book)
     with common.progress("reading the ledger"):
         made = loop.statement(opened, period, by, full=full_cost)
+    if not made.hours.height:
+        raise ConfigError(f"No data in {made.period.name}; the ledger has {_reach(opened, made.sites[0].timezone)}.")
     if json:
         from wattkeeper.report.tables import to_json
 
@@ -55,3 +70,12 @@ def statement(
         typer.echo(f"Wrote {html}.", err=True)
     if made.residual_mj:
         raise typer.Exit(common.UNBALANCED)
+
+
+def _reach(book: Book, zone: str) -> str:
+    """Return the first and last day of the ledger."""
+    from wattkeeper.core.clock import day_of
+    from wattkeeper.questions import span_ms
+
+    start_ms, end_ms = span_ms(book, None)
+    return f"{day_of(start_ms, zone)} to {day_of(end_ms - 1, zone)}"

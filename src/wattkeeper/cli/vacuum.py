@@ -27,4 +27,7 @@ def vacuum(
     if json:
         common.print_json({"files": files, "bytes": size, "dry_run": dry_run})
         return
-    typer.echo(f"{'Would delete' if dry_run else 'Deleted'} {files:,} replaced files, {size / 2**20:,.1f} MiB.")
+    from wattkeeper.report.words import count, grouped
+
+    done = "Would delete" if dry_run else "Deleted"
+    typer.echo(f"{done} {count(files, 'replaced file')}, {grouped(size / 2**20, 1)} MiB.")

@@ -13,7 +13,7 @@ from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.report.figures import COLOURS, figures
 from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
-from wattkeeper.report.words import amount, carbon, clock, energy, grouped, percent
+from wattkeeper.report.words import amount, carbon, clock, count, energy, grouped, nameless, percent, source, span
 
 MOST_ROWS = 200
 """Rows of the breakdown on the page; CSV and JSON have all."""
@@ -62,10 +62,10 @@ def _bundle() -> str:
 def _head(statement: Statement) -> str:
     sites = ", ".join(f"{s.id} ({s.timezone}{', ' + s.zone if s.zone else ''})" for s in statement.sites)
     zone = statement.sites[0].timezone
-    span = " to ".join(clock(t, zone) for t in (statement.period.start_ms, statement.period.end_ms))
+    period = statement.period
     return (
         f"<h1>{escape(statement.title or 'Energy statement')}</h1>"
-        f'<p class="soft">{escape(statement.period.name)} · {escape(span)} · {escape(sites)}</p>'
+        f'<p class="soft">{escape(span(period.name, period.start_ms, period.end_ms, zone))} · {escape(sites)}</p>'
     )
 
 
@@ -97,7 +97,7 @@ def _cards(statement: Statement) -> str:
         ("Coverage", percent(statement.coverage), "of asset-time in which a meter was read"),
         ("GPU utilisation", percent(statement.utilisation), f"known for {percent(statement.utilisation_known, 0)} of held time"),
         ("Energy per job", f"{grouped(statement.kwh_per_job, 3)} kWh" if statement.kwh_per_job is not None else "–",
-         f"{statement.jobs_ended:,} jobs ended"),
+         f"{count(statement.jobs_ended, 'job')} ended"),
     ]  # fmt: skip
     if statement.pue is not None:
         cards.append(("PUE (interim)", f"{statement.pue:.3f}", "facility energy / IT energy of this period"))
@@ -155,18 +155,21 @@ def _rows(statement: Statement) -> str:
     if statement.note:
         return f"<h2>By {escape(statement.by)}</h2><p>{escape(statement.note)}</p>"
     accounts = ACCOUNTS if statement.by in LEVELS else ()
-    keys = {"job": ["job_id", "name", "user", "project", "state"], "node": ["unit"], "hour": ["hour_ms"]}.get(
+    if not statement.rows.height:
+        return f"<h2>By {escape(statement.by)}</h2><p>No {escape(statement.by)} has energy in this period.</p>"
+    keys = {"job": ["job_id", "name", "user", "project", "state"], "hour": ["hour_ms"]}.get(
         statement.by, [statement.by]
     )
     heads = [escape(k.replace("_ms", "").replace("_", " ")) for k in keys]
     heads += ["kWh", *(_dot(a) + NAMES[a] for a in accounts)]
-    heads += ["CO2e", escape(statement.sites[0].currency), "Covered", "± kWh"]
+    currency = escape(statement.sites[0].currency)
     full = statement.unspread is not None
-    heads += ["Embodied"] * statement.has_embodied + ["Full kWh", "Full CO2e"] * full
+    heads += ["Full kWh", "Full CO2e", f"Full {currency}"] if full else ["CO2e", currency]
+    heads += ["Covered", "± kWh", *["Embodied"] * statement.has_embodied]
     zone = statement.sites[0].timezone
     rows = []
     for row in statement.rows.head(MOST_ROWS).iter_rows(named=True):
-        none = f"in no {statement.by}" if accounts else "nobody" if statement.by in {"user", "project"} else "–"
+        none = nameless(statement.by)
         words = [
             clock(row[k], zone) if k == "hour_ms" else escape(str(row[k] if row[k] is not None else none)) for k in keys
         ]
@@ -175,11 +178,11 @@ def _rows(statement: Statement) -> str:
         if statement.has_embodied:
             rest.append(carbon(row["embodied_g"]))
         if full:
-            kwh = "–" if row["full_mj"] is None else grouped(row["full_mj"] / MJ_PER_KWH, 3)
-            rest += [kwh, carbon(row["full_carbon_g"])]
+            full_kwh = None if row["full_mj"] is None else row["full_mj"] / MJ_PER_KWH
+            rest[:2] = [amount(full_kwh, 3), carbon(row["full_carbon_g"]), amount(row["full_cost"])]
         rows.append([*words, total, *(grouped(row[f"{a}_mj"] / MJ_PER_KWH, 3) for a in accounts), *rest])
     more = statement.rows.height - MOST_ROWS
-    note = f'<p class="soft">… and {more:,} more in the CSV and JSON.</p>' if more > 0 else ""
+    note = f'<p class="soft">… and {grouped(more)} more in the CSV and JSON.</p>' if more > 0 else ""
     note += f'<p class="soft">{escape(statement.full_cost_line)}</p>' if full else ""
     return f"<h2>By {escape(statement.by)}</h2>" + _table(heads, rows, len(keys)) + note
 
@@ -187,7 +190,7 @@ def _rows(statement: Statement) -> str:
 def _quality(statement: Statement) -> str:
     """Return what the reader should know of the meters and of jobs that came to nothing."""
     found = [
-        [escape(r["kind"]), f"{r['count']:,}", f"{r['meters']:,}", grouped(r["energy_mj"] / MJ_PER_KWH, 3)]
+        [escape(r["kind"]), grouped(r["count"]), grouped(r["meters"]), grouped(r["energy_mj"] / MJ_PER_KWH, 3)]
         for r in statement.findings.iter_rows(named=True)
     ]
     out = "<h2>Data quality</h2>"
@@ -196,8 +199,10 @@ def _quality(statement: Statement) -> str:
         if found
         else "<p>Nothing was found amiss.</p>"
     )
+    if statement.by_count_line:
+        out += f"<p>{escape(statement.by_count_line)}</p>"
     if statement.failed.height:
-        rows = [[escape(s), f"{n:,}", grouped(e / MJ_PER_KWH, 3)] for s, n, e in statement.failed.iter_rows()]
+        rows = [[escape(s), grouped(n), grouped(e / MJ_PER_KWH, 3)] for s, n, e in statement.failed.iter_rows()]
         out += "<h2>Jobs without a result</h2>" + _table(["State", "Jobs", "kWh"], rows)
     if statement.embodied_g:
         rows = [[escape(a), carbon(g)] for a, g in sorted(statement.embodied_g.items(), reverse=True)]
@@ -210,8 +215,7 @@ def _made(statement: Statement) -> str:
     """Return how the numbers were made."""
     lines = []
     for info in statement.signals:
-        words = ", ".join(w for w in (info.provider, info.version, info.method, info.note) if w)
-        lines.append(f"{escape(info.kind)}: <b>{escape(info.id)}</b> [{escape(info.unit)}] {escape(words)}")
+        lines.append(f"{escape(info.kind)}: <b>{escape(info.id)}</b> [{escape(info.unit)}] {escape(source(info))}")
     lines.append(
         "Energy is kept in whole millijoules; carbon and cost are ∫ signal dE, read at the signal's own steps."
     )

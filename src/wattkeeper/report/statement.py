@@ -17,7 +17,7 @@ from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.units import MJ_PER_KWH, kwh
 from wattkeeper.report import uncertainty
 from wattkeeper.report.fullcost import full_cost
-from wattkeeper.report.words import grouped
+from wattkeeper.report.words import grouped, percent
 
 ACCOUNTS = ("job", "held_idle", "idle", "overhead", "unaccounted")
 NAMES = dict(zip(ACCOUNTS, ("jobs", "held idle", "idle", "overhead", "unaccounted"), strict=True))
@@ -52,9 +52,10 @@ class Statement:
     accounts: one row per account; rows: one per whatever `by` says; both have the sums of postings, `coverage` and
     `uncertainty_mj`. meter_mj: what the meters of the sites measured (or a PUE made of it). hours: energy by account
     and hour. failed, consumers, findings: small tables. note: why there are no rows, "" where there are.
-    Rows by rack or hall have null for energy that stands in none. embodied_g: by account; rows by job, user, project or
-    account have it too where any asset says what making it cost. unspread: with full cost, energy_mj, carbon_g, cost and
-    water_l of hours in which no job ran; rows then have full_mj, full_carbon_g, full_cost and full_water_l.
+    Rows by node, rack or hall have null for energy that stands in none. embodied_g: by account; rows by job, user,
+    project or account have it too where any asset says what making it cost. unspread: with full cost, energy_mj,
+    carbon_g, cost and water_l of hours in which no job ran; rows then have full_mj, full_carbon_g, full_cost and
+    full_water_l.
     """
 
     title: str
@@ -114,6 +115,18 @@ class Statement:
         return (
             "Full cost spreads each hour's idle, overhead and unaccounted energy over the jobs that ran in it, by what "
             f"they drew; {grouped(stays, 3)} kWh of hours without jobs stay with nobody."
+        )
+
+    @property
+    def by_count_line(self) -> str:
+        """How much of the jobs' energy rests on a guess of which GPU; "" where none does."""
+        own = self.accounts.filter(pl.col("account").is_in(["job", "held_idle"]))
+        energy_mj, counted_mj = (int(v or 0) for v in own.select(pl.col("energy_mj", "estimated_mj").sum()).row(0))
+        if not counted_mj:
+            return ""
+        return (
+            f"{grouped(kwh(counted_mj), 3)} kWh, {percent(counted_mj / energy_mj)} of jobs' energy, was split by count: "
+            "the cluster could not say which GPU."
         )
 
     @property
@@ -215,7 +228,7 @@ def build(sources: Sources, period: Period, by: str = "job", title: str = "", *,
 
 def _no_level(tree: AssetTree, by: str) -> str:
     """Return the sentence that there is nothing of a level; "" where there is, or where `by` is no level of its own."""
-    if by not in {"rack", "hall"} or any(a.kind == by for a in tree.assets.values()):
+    if by not in {"node", "rack", "hall"} or any(a.kind == by for a in tree.assets.values()):
         return ""
     return f"No {by} is declared in the site file, so nothing can be told by {by}."
 
@@ -260,12 +273,12 @@ def _keyed(sources: Sources, by: str) -> tuple[pl.LazyFrame, str]:
     if by in {"user", "project"}:
         named = lines.join(sources.jobs.lazy().select("job_id", by), on="job_id", how="left")
         return named.with_columns(pl.when(_OWNED).then(pl.col(by).fill_null("unknown"))), by
-    if by in {"rack", "hall"}:
+    if by in {"node", "rack", "hall"}:
         if _no_level(sources.tree, by):
             lines = lines.filter(pl.lit(value=False))
         place = pl.col("asset").replace_strict(_places(sources.tree, by), default=None, return_dtype=pl.String)
         return lines.with_columns(place.alias(by)), by
-    return lines, {"node": "unit", "site": "site", "account": "account", "hour": "hour_ms", "day": "day"}[by]
+    return lines, {"site": "site", "account": "account", "hour": "hour_ms", "day": "day"}[by]
 
 
 def _named(rows: pl.DataFrame, jobs: pl.DataFrame, by: str) -> pl.DataFrame:
@@ -280,7 +293,7 @@ def _told(rows: pl.DataFrame, jobs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_levels(rows: pl.DataFrame, sources: Sources, by: str) -> pl.DataFrame:
-    """Return the rows by node (column `unit`), rack, hall or site with their energy by account."""
+    """Return the rows by node, rack, hall or site with their energy by account."""
     if by not in LEVELS:
         return rows
     lines, key = _keyed(sources, by)

@@ -9,7 +9,8 @@ import polars as pl
 
 from wattkeeper.core.clock import iso
 from wattkeeper.core.units import MJ_PER_KWH
-from wattkeeper.report.statement import Statement
+from wattkeeper.report.statement import LEVELS, Statement
+from wattkeeper.report.words import nameless
 
 
 def to_json(statement: Statement) -> dict[str, Any]:
@@ -48,13 +49,20 @@ def to_json(statement: Statement) -> dict[str, Any]:
     }
 
 
+DECIMALS = 9
+"""Of energy in kWh, so that whole millijoules do not print as 1.9368999999999998."""
+
 _TOLD = ("energy_mj", "uncertainty_mj", "full_mj")
 
 
 def _readable(row: dict[str, Any]) -> dict[str, Any]:
-    return {**row, **{f"{c.removesuffix('_mj')}_kwh": row[c] / MJ_PER_KWH for c in _TOLD if row.get(c) is not None}}
+    told = {f"{c.removesuffix('_mj')}_kwh": row[c] for c in _TOLD if row.get(c) is not None}
+    return row | {name: round(value / MJ_PER_KWH, DECIMALS) for name, value in told.items()}
 
 
 def to_csv(statement: Statement) -> str:
-    """Return the breakdown as CSV."""
-    return statement.rows.with_columns((pl.col("energy_mj") / MJ_PER_KWH).alias("energy_kwh")).write_csv()
+    """Return the breakdown as CSV; what has no user, project or place is called so."""
+    rows, by = statement.rows, statement.by
+    if by in {"user", "project", *LEVELS}:
+        rows = rows.with_columns(pl.col(by).fill_null(nameless(by)))
+    return rows.with_columns((pl.col("energy_mj") / MJ_PER_KWH).round(DECIMALS).alias("energy_kwh")).write_csv()

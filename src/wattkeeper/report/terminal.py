@@ -13,7 +13,7 @@ from rich.text import Text
 
 from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
-from wattkeeper.report.words import amount, carbon, clock, energy, grouped, percent
+from wattkeeper.report.words import amount, carbon, clock, count, energy, grouped, nameless, percent, source, span
 
 STYLES = {"job": "green", "held_idle": "yellow", "idle": "blue", "overhead": "magenta", "unaccounted": "red"}
 
@@ -21,11 +21,11 @@ STYLES = {"job": "green", "held_idle": "yellow", "idle": "blue", "overhead": "ma
 def render(statement: Statement, *, most: int = 15) -> RenderableType:
     """Return the whole statement; at most so many rows of its breakdown."""
     zone = statement.sites[0].timezone
-    span = " to ".join(clock(t, zone) for t in (statement.period.start_ms, statement.period.end_ms))
+    period = statement.period
     head = Text(statement.title or "Statement", style="bold")
     return Group(
         head,
-        Text(f"{statement.period.name} · {span} {zone}", style="dim"),
+        Text(f"{span(period.name, period.start_ms, period.end_ms, zone)} {zone}", style="dim"),
         Text(),
         _balance(statement),
         Text(),
@@ -104,52 +104,58 @@ def _bars(statement: Statement, width: int = 60) -> list[RenderableType]:
     legend = Text(" " * 12)
     for mark, account in zip("█▓▒░·", ACCOUNTS, strict=True):
         legend.append(f"{mark} {NAMES[account]}  ", STYLES[account])
-    return [*lines, legend, Text(f"{'kWh':>15}", style="dim"), Text()]
+    legend.append("[kWh]", "dim")
+    return [*lines, legend, Text()]
 
 
 def _breakdown(statement: Statement, most: int) -> RenderableType:
     rows = statement.rows
     if statement.note:
         return Text(statement.note)
+    if not rows.height:
+        return Text(f"No {statement.by} has energy in this period.")
     if statement.by in LEVELS:
         return _levels(statement, most)
     table = Table(box=None, pad_edge=False, header_style="bold")
     keys = {
         "job": ("job_id", "user") if statement.unspread else ("job_id", "user", "state"),
-        "node": ("unit",),
         "hour": ("hour_ms",),
     }.get(statement.by, (statement.by,))
     for key in keys:
         table.add_column(
             "by " + statement.by if key == keys[0] else key, overflow="ellipsis", max_width=26, no_wrap=True
         )
+    table.add_column("kWh", justify="right", no_wrap=True)
+    currency = statement.sites[0].currency
     full = statement.unspread is not None
-    last = ("full kWh", "full CO2e") if full else ("Covered", "± kWh")
-    for name in ("kWh", "CO2e", statement.sites[0].currency, *last):
+    for name in ("full kWh", "full CO2e", f"full {currency}") if full else ("CO2e", currency, "Covered", "± kWh"):
         table.add_column(name, justify="right", no_wrap=True)
+    cells = _full if full else _own
     for row in rows.head(most).iter_rows(named=True):
-        ends = (
-            (grouped(row["full_mj"] / MJ_PER_KWH, 3), carbon(row["full_carbon_g"]))
-            if full and row["full_mj"] is not None
-            else ("–", "–")
-            if full
-            else (percent(row["coverage"]), grouped(row["uncertainty_mj"] / MJ_PER_KWH, 3))
-        )
-        table.add_row(*(_key(row, k, statement) for k in keys), grouped(row["energy_mj"] / MJ_PER_KWH, 3),
-                      carbon(row["carbon_g"]), amount(row["cost"]), *ends)  # fmt: skip
+        own_kwh = grouped(row["energy_mj"] / MJ_PER_KWH, 3)
+        table.add_row(*(_key(row, k, statement) for k in keys), own_kwh, *cells(row))
     return _with_more(table, rows.height - most)
+
+
+def _own(row: dict[str, Any]) -> tuple[str, ...]:
+    band = grouped(row["uncertainty_mj"] / MJ_PER_KWH, 3)
+    return carbon(row["carbon_g"]), amount(row["cost"]), percent(row["coverage"]), band
+
+
+def _full(row: dict[str, Any]) -> tuple[str, ...]:
+    full_kwh = None if row["full_mj"] is None else row["full_mj"] / MJ_PER_KWH
+    return amount(full_kwh, 3), carbon(row["full_carbon_g"]), amount(row["full_cost"])
 
 
 def _with_more(table: Table, more: int) -> RenderableType:
     if more <= 0:
         return table
-    return Group(table, Text(f"… and {more:,} more; --csv or --json lists all.", style="dim"))
+    return Group(table, Text(f"… and {grouped(more)} more; --csv or --json lists all.", style="dim"))
 
 
 def _levels(statement: Statement, most: int) -> RenderableType:
     """Return a row a node, rack, hall or site: its energy, and on which accounts it is [kWh]."""
     rows = statement.rows
-    key = "unit" if statement.by == "node" else statement.by
     shown = [a for a in ACCOUNTS if rows.select((pl.col(f"{a}_mj") != 0).any()).item()]
     decimals = 3 if rows["energy_mj"].abs().sum() < 1000 * MJ_PER_KWH else 1
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -158,7 +164,7 @@ def _levels(statement: Statement, most: int) -> RenderableType:
     for account in shown:
         table.add_column(NAMES[account], justify="right", no_wrap=True, style=STYLES[account])
     for row in rows.head(most).iter_rows(named=True):
-        name = f"in no {statement.by}" if row[key] is None else row[key]
+        name = nameless(statement.by) if row[statement.by] is None else row[statement.by]
         parts = ("energy_mj", *(f"{a}_mj" for a in shown))
         table.add_row(Text(name), *(grouped(row[c] / MJ_PER_KWH, decimals) for c in parts))
     return _with_more(table, rows.height - most)
@@ -167,7 +173,7 @@ def _levels(statement: Statement, most: int) -> RenderableType:
 def _key(row: dict[str, Any], key: str, statement: Statement) -> str:
     value = row[key]
     if value is None:
-        return "nobody" if key in {"user", "project"} and key == statement.by else "–"
+        return nameless(key) if key == statement.by else "–"
     if key == "hour_ms":
         return clock(value, statement.sites[0].timezone)
     return NAMES.get(value, value) if key == "account" else str(value)
@@ -181,19 +187,21 @@ def _failed(statement: Statement) -> RenderableType:
 
 
 def _notes(statement: Statement) -> Text:
-    lines = []
+    lines = [statement.by_count_line] if statement.by_count_line else []
     if statement.kwh_per_job is not None:
-        lines.append(f"{statement.jobs_ended:,} jobs ended, {statement.kwh_per_job:,.3f} kWh each on average.")
+        each = grouped(statement.kwh_per_job, 3)
+        lines.append(f"{count(statement.jobs_ended, 'job')} ended, {each} kWh each on average.")
     if statement.utilisation is not None:
         known = percent(statement.utilisation_known, 0)
         lines.append(f"GPU utilisation {percent(statement.utilisation)} while held (read in {known} of that time).")
     if statement.pue is not None:
         lines.append(f"PUE {statement.pue:.3f}, interim: less than 12 months, or IT measured at nodes.")
     for row in statement.findings.iter_rows(named=True):
-        lines.append(f"{row['count']:,} × {row['kind']} on {row['meters']} meters: {energy(row['energy_mj'])} booked.")
+        found = f"{count(row['count'], row['kind'])} on {count(row['meters'], 'meter')}"
+        lines.append(f"{found}: {energy(row['energy_mj'])} booked.")
     for info in statement.signals:
-        note = f"; {info.note}" if info.note else ""
-        lines.append(f"{info.kind}: {info.id} [{info.unit}], {info.provider} {info.version}, {info.method}{note}")
+        words = source(info)
+        lines.append(f"{info.kind}: {info.id} [{info.unit}]{', ' if words else ''}{words}")
     if statement.no_intensity > 0:
         lines.append(
             f"No intensity is known for {percent(statement.no_intensity)} of the energy; its carbon is left out."

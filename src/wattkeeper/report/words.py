@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.units import MJ_PER_KWH
 
 THIN = "\u2009"
@@ -38,6 +39,31 @@ def percent(ratio: float | None, decimals: int = 1) -> str:
     return "–" if ratio is None else f"{ratio * 100:.{decimals}f}{THIN}%"
 
 
+def count(n: int, what: str) -> str:
+    """Return how many there are of something, such as "1 job" or "2 jobs"."""
+    if n == 1:
+        return f"1 {what}"
+    if what.endswith("y") and what[-2] not in "aeiou":
+        return f"{grouped(n)} {what[:-1]}ies"
+    return f"{grouped(n)} {what}{'es' if what[-1] in 'hsx' else 's'}"
+
+
+def nameless(by: str) -> str:
+    """Return what a row of a cut is called that has no name."""
+    return "nobody" if by in {"user", "project"} else f"in no {by}" if by in {"node", "rack", "hall", "site"} else "–"
+
+
 def clock(time_ms: int, zone: str, form: str = "%Y-%m-%d %H:%M") -> str:
     """Return an instant on a site's clock."""
     return datetime.fromtimestamp(time_ms / 1000, ZoneInfo(zone)).strftime(form)
+
+
+def span(name: str, start_ms: int, end_ms: int, zone: str) -> str:
+    """Return a period: its name, where it has one that does not repeat its ends, and its ends on a site's clock."""
+    ends = f"{clock(start_ms, zone)} to {clock(end_ms, zone)}"
+    return ends if " to " in name else f"{name} · {ends}"
+
+
+def source(info: SignalInfo) -> str:
+    """Return where a signal's values come from, in words; "" where nothing is known."""
+    return ", ".join(w.strip() for w in (info.provider, info.version, info.method, info.note) if w.strip())
