@@ -55,7 +55,7 @@ def attribute(book: Book, *, everything: bool = False, workers: int = 2, progres
     done = Attributed()
     with book.writing(), _known_is_kept():
         site_digest = book.site_digest
-        everything |= book.state.fact("attributed_by") not in {None, site_digest}
+        everything |= book.state.fact("attributed_by") != site_digest
         for site in book.site_file.site:
             run = SiteRun(book, site, done)
             run.attribute(everything, workers, progress)

@@ -132,9 +132,9 @@ def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
     )
     rows = known.join(sums, on="meter", how="left").join(events, on="meter", how="left")
     blank = [pl.lit(None, pl.UInt32).alias(k) for k in counter.EVENT_NAMES if k not in rows.columns]
-    return rows.with_columns(
-        pl.col("primary").fill_null(value=False), pl.col("energy_kwh").fill_null(0.0), *blank
-    ).sort("asset", "primary", "meter", descending=[False, True, False], nulls_last=True)
+    return rows.with_columns(pl.col("primary").fill_null(value=False), *blank).sort(
+        "asset", "primary", "meter", descending=[False, True, False], nulls_last=True
+    )
 
 
 def statement(book: Book, period: str | None = None, by: str = "job", *, full: bool = False) -> Statement:

@@ -47,7 +47,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["meter"],
         row["quantity"].replace("energy_", ""),
         "yes" if row["primary"] else "no",
-        "–" if row["coverage"] is None else grouped(row["energy_kwh"], 3),
+        "–" if row["energy_kwh"] is None else grouped(row["energy_kwh"], 3),
         percent(row["coverage"]),
         ", ".join(count(row[k], k) for k in EVENT_NAMES if row[k]),
         f"{gap:+.1f} %".replace("-", "−") if gap is not None else "",
