@@ -6,6 +6,8 @@ An integration that is read live has an entry here; `test_devices.py` fails for 
 from __future__ import annotations
 
 import json
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemons import free_port
+from tests.daemons import Daemon, free_port
 from wattkeeper.core.live import Device
 
 Going = AbstractContextManager[None]
@@ -32,6 +34,11 @@ class Peer:
     up: Callable[[], Going]
     make: Callable[[], Device] | None = None
     comes_back: bool = True
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
 
 
 PEERS: dict[str, Callable[[Path], Peer]] = {}
@@ -259,3 +266,27 @@ def bacnet(root: Path) -> Peer:
 
     objects = [{"object": name, "asset": "r2"} for name in ("analog-input,1", "accumulator,1")]
     return Peer({"timeout_s": 1, "device": [{"address": f"127.0.0.1:{port}", "object": objects}]}, up)
+
+
+@peer
+def prometheus(root: Path) -> Peer:
+    """A file server that shows a page as an exporter does, in a process of its own."""
+    page = root / "metrics"
+    page.write_text(
+        'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{gpu="0",UUID="GPU-1",Hostname="n01"} 5000000\n'
+        'DCGM_FI_DEV_POWER_USAGE{gpu="0",UUID="GPU-1",Hostname="n01"} 312.5\n'
+        'DCGM_FI_DEV_GPU_UTIL{gpu="0",UUID="GPU-1",Hostname="n01"} 87\n'
+    )
+    port = free_port()
+
+    @contextmanager
+    def up() -> Iterator[None]:
+        command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(root)]
+        server = Daemon("exporter", command, root)
+        server.wait_ready(lambda: _listens(port))
+        try:
+            yield
+        finally:
+            server.stop()
+
+    return Peer({"url": f"http://127.0.0.1:{port}/metrics"}, up)

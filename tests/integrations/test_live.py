@@ -16,7 +16,21 @@ import wattkeeper.integrations
 from tests.daemons import free_port
 from wattkeeper.core.errors import SourceError
 
-NAMES = ["amdsmi", "bacnet", "cray", "hwmon", "ipmi", "modbus", "mqtt", "nut", "nvml", "rapl", "redfish", "snmp"]
+NAMES = [
+    "amdsmi",
+    "bacnet",
+    "cray",
+    "hwmon",
+    "ipmi",
+    "modbus",
+    "mqtt",
+    "nut",
+    "nvml",
+    "prometheus",
+    "rapl",
+    "redfish",
+    "snmp",
+]
 FOLDER = Path(wattkeeper.integrations.__file__).parent
 
 
@@ -63,6 +77,7 @@ def absent(name, root):
     return {
         "redfish": {"url": f"http://127.0.0.1:{free_port()}", "asset": "n01"},
         "ipmi": network,
+        "prometheus": {"url": f"http://127.0.0.1:{free_port()}/metrics"},
         "snmp": {"host": "127.0.0.1", "port": free_port(), "asset": "n01", "timeout_s": 0.5},
         "amdsmi": {"node": "n01"},
         "nvml": {"node": "n01"},

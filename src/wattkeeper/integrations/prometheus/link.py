@@ -6,6 +6,10 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, SecretStr, model_validator
+from pydantic import Field as Key
 
 from wattkeeper.core.errors import ConfigError, MissingExtraError, SourceError
 
@@ -37,6 +41,47 @@ class Access:
 
 
 DEFAULT = Access()
+
+
+class Config(BaseModel):
+    """An exporter's page, or one for each of many nodes, read live: `[[agent.prometheus]]`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str = Key(
+        pattern=r"^https?://", description='Page, such as "http://n01:9400/metrics"; {node} stands for each of `nodes`.'
+    )
+    nodes: str = Key("", description="Host list such as n[01-16], with {node} in the address.")
+    host: str = Key("", description="Node of series that name none. Default: the host of the address.")
+    host_pattern: str = Key("", description="Pattern whose first group is the node's name in a host label.")
+    parent: str = Key(
+        "", description="What the nodes stand in, if the site file does not say. Default: its default_parent."
+    )
+    token: SecretStr = Key(SecretStr(""), description="Bearer token.")
+    token_file: Path | None = Key(None, description="File that holds the token, instead of token.")
+    user: str = Key("", description="User for basic authentication.")
+    password: SecretStr = Key(SecretStr(""), description="Password of that user.")
+    password_file: Path | None = Key(None, description="File that holds the password, instead of password.")
+    ca_file: Path | None = Key(None, description="PEM file of the authority that signed the certificate.")
+    timeout_s: float = Key(10.0, gt=0, description="Longest time one sample may take [s].")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if bool(self.nodes) != ("{node}" in self.url):
+            raise ValueError("give nodes together with {node} in the url, or neither")
+        if self.nodes and self.host:
+            raise ValueError("give either nodes or host")
+        return self
+
+    def secret(self, name: Literal["token", "password"]) -> str:
+        """Return a secret, from its file where one is named. Raises ConfigError where that cannot be read."""
+        file: Path | None = getattr(self, f"{name}_file")
+        if file is None:
+            return str(getattr(self, name).get_secret_value())
+        try:
+            return file.read_text("utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"Cannot read {name}_file {file}: {error.strerror}.") from error
 
 
 def connect(access: Access) -> httpx.Client:
