@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from wattkeeper.core.assets import QUANTITIES, Asset, AssetTree, Meter
+from wattkeeper.core.assets import ASSUMED_PCT, QUANTITIES, Asset, AssetTree, Meter
 from wattkeeper.core.clock import zone
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.units import UNITS_OF_QUANTITY
@@ -98,7 +98,7 @@ class MeterConfig(_Table):
     )
     source: str = Field("csv", description="Who reports it. Equal sources on one asset add up, others only confirm.")
     rank: int = Field(100, description="Which source the books use where several measure one asset; lower wins.")
-    accuracy_pct: float = Field(5.0, ge=0, description="Half-width of the maker's error band [% of reading].")
+    accuracy_pct: float = Field(ASSUMED_PCT, ge=0, description="Half-width of the maker's error band [% of reading].")
     wrap_mj: int = Field(0, ge=0, description="Where the counter returns to 0 [mJ]; 0 if it never does.")
     interval_ms: int = Field(0, ge=0, description="Time one energy_interval value covers, ending at its stamp [ms].")
     max_gap_ms: int = Field(300_000, gt=0, description="A longer step between two readings is a gap [ms].")
@@ -153,7 +153,9 @@ class CsvConfig(_Table):
     )
     timezone: str = Field("UTC", description="Zone of times that carry no offset.")
     shift_ms: int = Field(0, description="Added to every time [ms]. It is named on every report.")
-    accuracy_pct: float = Field(5.0, ge=0, description="Readings only: error band of new meters [% of reading].")
+    accuracy_pct: float = Field(
+        ASSUMED_PCT, ge=0, description="Readings only: error band of new meters [% of reading]."
+    )
     max_gap_ms: int = Field(300_000, gt=0, description="Readings only: gap limit of new meters [ms].")
     interval_ms: int = Field(0, ge=0, description="Readings only: time one energy_interval value covers [ms].")
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.books.small import HOUR, SITE, START, book, counter, held, node, power
 from wattkeeper import loop
 from wattkeeper.core.assets import Asset, AssetTree, Meter
 from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.report import uncertainty
+from wattkeeper.report.html import to_html
+from wattkeeper.report.terminal import render
 
 WH = MJ_PER_KWH / 1000
 BAND = 0.05 / 3**0.5
@@ -159,3 +163,13 @@ def test_any_sum_of_lines_is_a_weighted_sum_of_meter_hours(shares, bands, drawn)
         for n, b in zip(NAMES, bands, strict=True)
     ]
     assert got == pytest.approx(sum(u**2 for u in each) ** 0.5, rel=1e-6, abs=1e-3)
+
+
+def test_an_assumed_error_band_is_told_on_each_face(tmp_path):
+    """±5 % of a meter whose band nobody gave is a guess, and the reader is told so."""
+    made = loop.statement(book(tmp_path, "name = 'T'\n" + SITE + node("n1", 0), [power("n1", 1000)]))
+    out = Console(width=80, file=io.StringIO())
+    out.print(render(made))
+
+    for face in (out.file.getvalue(), to_html(made)):
+        assert "±5 % is assumed where the site file or the source gives none" in " ".join(face.split())

@@ -30,6 +30,10 @@ MAX_POWER_W = {"gpu": 2_500.0, "cpu": 1_500.0, "dram": 500.0, "node": 30_000.0, 
 """Physical ceilings by kind, generous on purpose: a step above 1.2 × this is an instrument's fault, not energy.
 The largest of each known in 2026: a 1.4 kW GPU package, a 14.5 kW eight-GPU node, a 140 kW rack."""
 
+ASSUMED_PCT = 5.0
+"""Error band that is assumed of a meter whose maker's is not given [% of reading]. It is a guess: NVIDIA states ±5 % for
+the power of Fermi and Kepler GPUs only (nvml.h, nvmlDeviceGetPowerUsage), and nothing for later ones."""
+
 MARGIN = 1.2
 """How far above an asset's ceiling a reading may be and still be energy."""
 
@@ -87,7 +91,8 @@ class Meter:
     quantity: one of QUANTITIES. source: who reports it ("dcgm", "ipmi", "csv"); meters of one source and quantity
     on one asset add up (two feeds of one server, a swapped GPU), other meters of that asset only confirm.
     rank: which source the books use where several measure one asset; lower wins, then the order of QUANTITIES.
-    accuracy_pct: half-width of the maker's error band [% of reading]. wrap_mj: where the counter returns to 0.
+    accuracy_pct: half-width of the maker's error band [% of reading]; ASSUMED_PCT where nobody says.
+    wrap_mj: where the counter returns to 0.
     interval_ms: for energy_interval, the time one value covers, ending at its time stamp.
     max_gap_ms: a longer step between readings is a gap. resolution_mj: the smallest step of a counter; 0 where unknown.
     """
@@ -97,7 +102,7 @@ class Meter:
     quantity: str
     source: str = "csv"
     rank: int = 100
-    accuracy_pct: float = 5.0
+    accuracy_pct: float = ASSUMED_PCT
     wrap_mj: int = 0
     interval_ms: int = 0
     max_gap_ms: int = 300_000

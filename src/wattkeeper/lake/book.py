@@ -146,13 +146,13 @@ class Book:
             self.state.mark_stale([(part[0], *self._span(*part))])
             accepted += rows.height
         self.readings.table.commit(mark)
-        tables = zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), (0, 1, 2), strict=True)
-        for table, told, which in tables:
+        new = (intake.jobs, intake.allocations, intake.signals)
+        for table, told, same in zip(self.plain_tables, new, (_same_job, _same_holding, _same_stretch), strict=True):
             rows = told
             if table is self.signals_table and intake.replaces:
                 rows = self._new_signals(intake)
             elif rows.height and replace:
-                self._drop(table, (_same_job, _same_holding, _same_stretch)[which], intake)
+                self._drop(table, same, intake)
             elif rows.height and table is not self.allocations_table:
                 refused += self._contradicted(table, rows, intake.source)
             if rows.height:
@@ -209,8 +209,6 @@ class Book:
         rows to be replaced are written anew without them.
         """
         rows, old = intake.signals.select(SIGNALS.schema.names()), self.signals_table
-        if not intake.replaces:
-            return rows
         named, start = pl.col("signal"), pl.col("start_ms")
         spans = [(named == s) & (start >= a) & (start < b) for s, a, b in intake.replaces]
         stood = old.scan().filter(pl.any_horizontal(spans)).collect()

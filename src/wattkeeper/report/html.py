@@ -13,7 +13,19 @@ from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.report.figures import COLOURS, figures
 from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
-from wattkeeper.report.words import amount, carbon, clock, count, energy, grouped, nameless, percent, source, span
+from wattkeeper.report.words import (
+    BANDS,
+    amount,
+    carbon,
+    clock,
+    count,
+    energy,
+    grouped,
+    nameless,
+    percent,
+    source,
+    span,
+)
 
 MOST_ROWS = 200
 """Rows of the breakdown on the page; CSV and JSON have all."""
@@ -220,6 +232,7 @@ def _made(statement: Statement) -> str:
         "Energy is kept in whole millijoules; carbon and cost are ∫ signal dE, read at the signal's own steps."
     )
     lines.append("Held idle is energy of a held GPU while it did not work; unaccounted is what meters disagree about.")
+    lines.append(BANDS)
     lines.append("Tables: " + ", ".join(f"{escape(t)} v{v}" for t, v in statement.versions.items()))
     span = f"[{iso(statement.period.start_ms)}, {iso(statement.period.end_ms)})"
     return (

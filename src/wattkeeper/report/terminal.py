@@ -13,7 +13,19 @@ from rich.text import Text
 
 from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
-from wattkeeper.report.words import amount, carbon, clock, count, energy, grouped, nameless, percent, source, span
+from wattkeeper.report.words import (
+    BANDS,
+    amount,
+    carbon,
+    clock,
+    count,
+    energy,
+    grouped,
+    nameless,
+    percent,
+    source,
+    span,
+)
 
 STYLES = {"job": "green", "held_idle": "yellow", "idle": "blue", "overhead": "magenta", "unaccounted": "red"}
 
@@ -211,6 +223,7 @@ def _notes(statement: Statement) -> Text:
     if statement.embodied_g:
         parts = ", ".join(f"{a} {carbon(g)}" for a, g in sorted(statement.embodied_g.items(), reverse=True))
         lines.append(f"Embodied carbon of the hardware over this time, never added to the above: {parts}.")
+    lines.append(BANDS)
     versions = ", ".join(f"{t} v{v}" for t, v in statement.versions.items())
     lines.append(f"Made from {versions}.")
     return Text("\n".join(lines), style="dim")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from wattkeeper.core.assets import ASSUMED_PCT
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.units import MJ_PER_KWH
 
@@ -32,6 +33,12 @@ def carbon(carbon_g: float | None) -> str:
 def amount(value: float | None, decimals: int = 2) -> str:
     """Return a plain amount; a dash where it is unknown."""
     return "–" if value is None else grouped(value, decimals)
+
+
+BANDS = (
+    f"± is standard uncertainty from each meter's error band; ±{ASSUMED_PCT:g} % is assumed where the site file or the "
+    "source gives none."
+)
 
 
 def percent(ratio: float | None, decimals: int = 1) -> str:
