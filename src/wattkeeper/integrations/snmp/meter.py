@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -137,24 +137,33 @@ class SnmpDevice:
         return told, times_ms
 
     async def _look(self) -> tuple[Profile, list[Reading], str]:
+        """Read by the closest profile that finds what the whole device draws; else by the closest that fits."""
         about = await self._link.get([OBJECT_ID, DESCRIPTION])
-        profile = await self._fitting(_text(about.get(OBJECT_ID)), _text(about.get(DESCRIPTION)))
-        told = await self._link.get(profile.scalars)
-        for root in profile.roots:
-            told |= await self._link.walk(root)
-        return profile, read(profile, told), _text(told.get(profile.model)) or _text(about.get(DESCRIPTION))
+        object_id, description = _text(about.get(OBJECT_ID)), _text(about.get(DESCRIPTION))
+        closest: tuple[Profile, list[Reading], str] | None = None
+        async for profile in self._fitting(object_id):
+            told = await self._link.get(profile.scalars)
+            for root in profile.roots:
+                told |= await self._link.walk(root)
+            found = read(profile, told)
+            closest = closest or (profile, found, _text(told.get(profile.model)) or description)
+            if of_whole(found, "power") or of_whole(found, "energy_counter"):
+                return profile, found, _text(told.get(profile.model)) or description
+        if closest is None:
+            raise SourceError(
+                f"{self.name} is of an unknown model: sysObjectID {object_id or 'none'}, '{description[:60]}'. "
+                "Name the profile of a like model in [[agent.snmp]], or write one."
+            )
+        return closest
 
-    async def _fitting(self, object_id: str, description: str) -> Profile:
+    async def _fitting(self, object_id: str) -> AsyncIterator[Profile]:
         known = profiles_of(self._config.profiles)
         if self._config.profile:
-            return known[self._config.profile]
+            yield known[self._config.profile]
+            return
         for profile in candidates(known.values(), object_id):
             if await self._link.has(profile.probe):
-                return profile
-        raise SourceError(
-            f"{self.name} is of an unknown model: sysObjectID {object_id or 'none'}, '{description[:60]}'. "
-            "Name the profile of a like model in [[agent.snmp]], or write one."
-        )
+                yield profile
 
     def _whole(self, told: list[Reading], found: Discovery) -> list[Point]:
         """Take what the whole device draws: energy, and power; of other levels where the first has not both."""
