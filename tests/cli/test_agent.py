@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,9 +15,10 @@ import polars as pl
 import pytest
 
 from tests.agent.test_process import tree_of
+from tests.daemons import Daemon
 from wattkeeper import config
 from wattkeeper.agent.build import build
-from wattkeeper.agent.look import Seen, snippet
+from wattkeeper.agent.look import Seen, asked, snippet
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import ConfigError, MissingExtraError
@@ -86,11 +88,73 @@ def test_discover_without_a_site_file_tries_what_a_machine_may_have():
 def test_what_discover_prints_reads_what_it_found():
     """A table for each integration that has a meter, none for those without."""
     found = Discovery([Asset("n01", "node", "")], [Meter("m", "n01", "power", "x")])
-    text = snippet([Seen("nvml", "nvml n01", found), Seen("rapl", "rapl n01"), Seen("ipmi", "ipmi n01", found)], "n01")
+    text = snippet(
+        [Seen("nvml", "nvml n01", found), Seen("rapl", "rapl n01"), Seen("ipmi", "ipmi n01", found)], "n01", keep={}
+    )
     agent = config._parse(text, "printed", config.AgentFile).agent
 
     assert agent.tables == {"nvml": [{"node": "n01"}], "ipmi": [{"asset": "n01"}]}
     assert [one.device.name for one in build(agent)] == ["nvml n01", "ipmi n01"]
+
+
+def test_agent_with_a_site_file_and_no_command_runs(site, tmp_path):
+    """Until SIGTERM, which ends it well; a --config before another command goes nowhere and is refused."""
+    command = [sys.executable, "-c", "from wattkeeper.cli import main; main()", "agent", "--config", str(site)]
+    agent = Daemon("agent", command, tmp_path)
+    try:
+        agent.wait_ready(lambda: any((tmp_path / "book" / "journal").rglob("*.wal")))
+        os.kill(agent.process.pid, signal.SIGTERM)
+        ended = agent.process.wait(60)
+    finally:
+        agent.stop()
+    refused = run("agent", "--config", site, "discover")
+
+    assert ended == 0
+    assert refused.returncode == 2
+    assert "--config goes behind discover" in refused.stderr
+
+
+def test_discover_prints_a_file_on_which_the_agent_runs(site, tmp_path):
+    """Typed: the source and its keys; printed: a table with them; run once on it, word for word."""
+    settings = [f"path={tmp_path}/powercap", "node=n07", "parent=rack-1"]
+    shown = run("agent", "discover", "rapl", *(f"--set={s}" for s in settings), "--book", tmp_path / "book")
+    printed = tmp_path / "printed.toml"
+    printed.write_text("[agent]" + shown.stdout.partition("[agent]")[2])
+    done = run("agent", "run", "--config", printed, "--once", "--json")
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert printed.read_text().splitlines()[4:] == [
+        "[[agent.rapl]]", f'path = "{tmp_path}/powercap"', 'node = "n07"', 'parent = "rack-1"',
+    ]  # fmt: skip
+    assert (done.returncode, json.loads(done.stdout)["readings"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["snmpp", "pdu"], "snmpp: no integration is named 'snmpp'. There are amdsmi, "),
+        (["snmp", "pdu", "--set", "port"], "--set port: write key=value, such as --set port=1161."),
+        (["snmp", "pdu", "--set", "prot=1"], "[[agent.snmp]]: prot: unknown key; did you mean 'port'"),
+        (["rapl", "here"], "rapl has no address of its own. Give its table with --set, as on its page."),
+    ],
+)
+def test_discover_names_what_was_typed_wrong(words, said):
+    """One line."""
+    done = run("agent", "discover", *words)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"wattkeeper: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_asset_is_named_after_its_host():
+    """pdu-a1.mgmt → pdu-a1; an address of numbers stays whole; what is typed goes first."""
+    tables = [asked(*words)[1] for words in (
+        ("redfish", "https://bmc-n01.mgmt:8443", []), ("snmp", "10.0.7.12", []), ("snmp", "pdu", ["asset=r1", "port=1161"]),
+    )]  # fmt: skip
+
+    assert [one["asset"] for one in tables] == ["bmc-n01", "10.0.7.12", "r1"]
+    assert tables[2] == {"host": "pdu", "asset": "r1", "port": 1161}
 
 
 def test_the_doctor_finds_nothing_where_nothing_is_wrong(site):

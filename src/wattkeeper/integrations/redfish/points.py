@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from wattkeeper.core.assets import Asset, Meter, natural
+from wattkeeper.core.assets import Asset, Meter, natural, undeclared
 from wattkeeper.core.live import Discovery
 from wattkeeper.integrations.redfish.link import ROOT, Config, Page, SensorConfig
 from wattkeeper.integrations.redfish.values import (
@@ -195,6 +195,7 @@ def find(pages: dict[str, Page], config: Config, asset: str) -> tuple[Discovery,
     _named_sensors(found)
     _standing(found)
     found.result.meters = [p.meter for p in found.points.values()]
+    found.result.assets += undeclared(found.result.meters, found.result.assets, found.result.assets[0])
     _unplaced(found)
     if not found.points:
         found.doubt(

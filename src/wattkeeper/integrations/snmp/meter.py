@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from wattkeeper.config import expand_hosts
-from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.assets import Asset, Meter, undeclared
 from wattkeeper.core.errors import ConfigError, SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.integrations.snmp.checks import doubts, of_whole
@@ -89,6 +89,8 @@ class SnmpDevice:
         found.assets.append(Asset(self._asset, self._config.kind, self._config.parent, model))
         points = self._whole(told, found) + self._outlets(told, found)
         found.meters = [point.meter for point in points]
+        found.assets += [Asset(fed, self._config.kind, self._config.parent) for fed in self._fed()]
+        found.assets += undeclared(found.meters, found.assets, found.assets[0])
         found.doubts += doubts(self.name, told)
         if not points:
             found.doubts.append(
@@ -97,6 +99,9 @@ class SnmpDevice:
             )
         self._points = points
         return found
+
+    def _fed(self) -> list[str]:
+        return sorted({*self._inlets.values()} - {self._asset})
 
     async def sample(self) -> list[Sample]:
         """Return one value of each meter that could be read. Raises SourceError where it does not answer."""
