@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from contextlib import suppress
@@ -192,6 +197,46 @@ def test_top_shows_watts_by_place_in_80_columns(site):
     assert rows["n01/cpu0"]["power_w"] > 0
     assert {rows[a]["power_w"] for a in ("a", "rack-1", "n01")} == {rows["n01/cpu0"]["power_w"]}
     assert [rows[a]["summed"] for a in ("a", "n01", "n01/cpu0")] == [True, True, False]
+
+
+def test_top_is_drawn_anew_until_ctrl_c(site):
+    """On a terminal of 80 columns and 12 lines; interrupted, it ends well."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
+    command = [sys.executable, "-c", "from wattkeeper.cli import main; main()", "top", "--config", str(site)]
+    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": "xterm"}
+    with subprocess.Popen([*command, "--seconds", "0.2"], stdin=theirs, stdout=theirs, stderr=theirs, env=env) as top:
+        shown = b""
+        while len(re.findall(rb"cpu0 +[\d,]+ ", shown)) < 3:
+            shown += os.read(ours, 65_536)
+        os.kill(top.pid, signal.SIGINT)
+        ended = top.wait(60)
+    os.close(theirs)
+    os.close(ours)
+    moves = re.sub(r"\x1b\[[0-9;?]*[a-ln-zA-Z]", "\n", shown.decode())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", moves)
+
+    assert ended == 0
+    assert max(len(line) for line in plain.replace("\r", "\n").splitlines()) <= 80
+
+
+def test_top_with_nothing_to_read_says_so_and_ends(tmp_path):
+    """A site file without sources; a book without readings; this machine, if it has no meter that we may read."""
+    (tmp_path / "site.toml").write_text("[agent]\nname = 'n01'\n")
+    Book.create(tmp_path / "book", SITE)
+    empty, silent = run("top", "--config", tmp_path / "site.toml"), run("top", "--book", tmp_path / "book", "--once")
+    nowhere = run("top", "--book", tmp_path / "none")
+    here = run("top", "--once", "--seconds", "0.2")
+
+    assert (empty.returncode, empty.stderr) == (
+        1, f"wattkeeper: {tmp_path / 'site.toml'} names nothing to read. See: wattkeeper agent discover\n",
+    )  # fmt: skip
+    assert (silent.returncode, silent.stdout.splitlines()[1].split()) == (1, ["a", "–"])
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (1, 1)
+    if "Nothing tells its power" in here.stdout:
+        forever = run("top")
+        assert (here.returncode, forever.returncode) == (1, 1)
+        assert forever.stderr.startswith("wattkeeper: Nothing here tells its power. See why: wattkeeper doctor.")
 
 
 def test_top_of_a_book_shows_its_newest_readings(tmp_path):

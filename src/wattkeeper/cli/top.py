@@ -17,6 +17,7 @@ from rich.text import Text
 
 from wattkeeper.cli import common
 from wattkeeper.cli.agent import MAYBE
+from wattkeeper.core.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
     from wattkeeper.agent.watts import Now, Row
@@ -48,6 +49,8 @@ def top(
     """Show watts and utilisation of each asset, refreshed each second: of this machine, of a site file's devices, or of
     a book, which also knows jobs and the grid's carbon intensity. Stop with Ctrl-C.
 
+    A single look (--once, --json) at which nothing tells its power has exit code 1.
+
     Example: wattkeeper top --once
     """
     from wattkeeper.agent.watts import Now, to_json
@@ -57,6 +60,8 @@ def top(
         rows = asyncio.run(_watch(now, config, book, seconds, once=once or json, depth=depth, quiet=json))
         if json:
             common.print_json(to_json(rows, now))
+        if all(row.power_w is None for row in rows):
+            raise typer.Exit(1)
 
 
 async def _watch(
@@ -74,6 +79,12 @@ async def _watch(
             if not quiet:
                 common.console().print(_screen(now, rows, faults, 10**6))
             return rows + now.jobs(now.rows(common.now_ms()))
+        if not config and not book:
+            await refresh(ONCE_PATIENCE_S)
+            if not now.rows(common.now_ms()):
+                raise SourceError(
+                    "Nothing here tells its power. See why: wattkeeper doctor. Or name a --config or --book."
+                )
         out = common.console()
         with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
             while True:
@@ -93,6 +104,8 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
 
     file = load_agent(config) if config else None
     devices, _missing = planned(file)
+    if file is not None and not devices:
+        raise ConfigError(f"{config} names nothing to read. See: wattkeeper agent discover")
     watched = [Watched(one, now) for one in devices]
     if file is not None and file.site:
         now.know(file.assets().assets.values(), [])

@@ -155,3 +155,64 @@ def test_kilowatt_hours_where_joules_stand_at_0(tmp_path):
     _doubts, values = read(metrics(**told), tmp_path)
 
     assert values["n01", "redfish", "energy_counter"] == [45_000_000_000]
+
+
+def pdu(*, whole=900.0, outlets=((230, 2.0, 0.98, 450.8), (230, 2.0, 0.98, 450.8)), mains=None):
+    """A rack PDU: what its outlets tell as (volts, amperes, power factor, watts), None for one without a meter."""
+    unit = f"{V1}/PowerEquipment/RackPDUs/1"
+    pages = [
+        {"@odata.id": V1, "Chassis": link(f"{V1}/Chassis"), "PowerEquipment": link(f"{V1}/PowerEquipment")},
+        {"@odata.id": CHASSIS, "ChassisType": "RackMount"},
+        {"@odata.id": f"{V1}/PowerEquipment", "RackPDUs": link(f"{V1}/PowerEquipment/RackPDUs")},
+        {"@odata.id": f"{V1}/PowerEquipment/RackPDUs", "Members": [link(unit)]},
+        {"@odata.id": unit, **{name: link(f"{unit}/{name}") for name in ("Metrics", "Mains", "Outlets")}},
+        {"@odata.id": f"{unit}/Metrics", "PowerWatts": {"Reading": whole}},
+        {"@odata.id": f"{unit}/Mains", "Members": [link(f"{unit}/Mains/1")] if mains else []},
+        {"@odata.id": f"{unit}/Outlets", "Members": [link(f"{unit}/Outlets/{i}") for i in range(len(outlets))]},
+    ]
+    if mains:
+        pages.append({"@odata.id": f"{unit}/Mains/1", **mains})
+    for i, told in enumerate(outlets):
+        page = {"@odata.id": f"{unit}/Outlets/{i}"}
+        if told:
+            volts, amperes, factor, watts = told
+            page |= {"Voltage": {"Reading": volts}, "CurrentAmps": {"Reading": amperes}}
+            page["PowerWatts"] = {"Reading": watts, "PowerFactor": factor}
+        pages.append(page)
+    return pages
+
+
+def phases(*watts):
+    return dict(
+        zip(("Line1ToNeutral", "Line2ToNeutral", "Line3ToNeutral"), ({"Reading": w} for w in watts), strict=True)
+    )
+
+
+GOOD = (230, 2.0, 0.98, 450.8)  # 230 V × 2 A × 0.98 = 450.8 W
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({}, ""),
+        ({"outlets": (GOOD, GOOD, None)}, ""),
+        # one of three has no meter: the others may be less than the whole, and never more
+        ({"whole": 2000, "outlets": (GOOD, GOOD, None)}, ""),
+        ({"whole": 500, "outlets": (GOOD, GOOD, None)}, "its 2 outlets together tell 901.6 W, and the whole 500 W"),
+        ({"whole": 9000}, "its 2 outlets together tell 901.6 W, and the whole 9000 W"),
+        ({"outlets": (GOOD, (230, 20.0, 0.98, 450.8))}, "Outlets/1 tells 450.8 W, and its volts × amperes × power factor "
+         "give 4508 W"),
+        ({"mains": {"PowerWatts": {"Reading": 905}, "PolyPhasePowerWatts": phases(300, 300, 305)}}, ""),
+        ({"mains": {"PowerWatts": {"Reading": 905}, "PolyPhasePowerWatts": phases(30, 30, 30.5)}},
+         "Mains/1 tells 905 W, and its phases together 90.5 W"),
+        ({"mains": {"PowerWatts": {"Reading": 9050}}}, "its 1 inlets together tell 9050 W, and the whole 900 W"),
+        ({"mains": {"PowerWatts": {"Reading": 905, "ApparentVA": 9200, "PowerFactor": 0.98}}},
+         "Mains/1 tells 905 W, and its volt-amperes × power factor give 9016 W"),
+    ],
+)  # fmt: skip
+def test_a_pdu_s_readings_that_cannot_both_be_true_are_doubted(told, said, tmp_path):
+    """And nothing else is."""
+    doubts, _values = read(pdu(**told), tmp_path, kind="rack")
+    mine = [doubt for doubt in doubts if "say what they feed" not in doubt]
+
+    assert [said in doubt for doubt in mine] == ([True] if said else [])

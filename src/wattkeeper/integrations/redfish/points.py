@@ -13,6 +13,7 @@ from typing import Any
 
 from wattkeeper.core.assets import Asset, Meter, natural, undeclared
 from wattkeeper.core.live import Discovery
+from wattkeeper.integrations.redfish import checks
 from wattkeeper.integrations.redfish.link import ROOT, Config, Page, SensorConfig
 from wattkeeper.integrations.redfish.values import (
     UNITS,
@@ -334,6 +335,7 @@ def _equipment(found: Found) -> None:
                 for mains in members(found.pages, f"{uri}/Mains"):
                     found.excerpts(found.asset, mains, "redfish-mains", RANKS["redfish"] + 1)
             _outlets(found, uri)
+            found.result.doubts += checks.doubts(found.pages, uri)
         if units and found.has(found.asset, "power"):
             return
 
