@@ -161,6 +161,11 @@ PX1, GEIST, GEIST3 = "1.3.6.1.4.1.13742.4.1", "1.3.6.1.4.1.21239.5.2.3", "1.3.6.
             {f"{XUPS}.4.1": 4000, f"{XUPS}.4.2": 5000, f"{XUPS}.4.3": 0},
             {"output-L1:snmp:power": 4_000_000, "output-L2:snmp:power": 5_000_000, "output-L3:snmp:power": 0},
         ),
+        (  # as told by a ConnectUPS card: 230 V × 1 A, whole amperes
+            "1.3.6.1.4.1.534.1",
+            {f"{XUPS}.2.1": 230, f"{XUPS}.3.1": 1, f"{XUPS}.4.1": 231},
+            {"output-L1:snmp:power": 231_000},
+        ),
         (  # tenths of a kWh by infeed; the neutral one says -1 to all; the tower's whole kWh only confirm
             "1.3.6.1.4.1.1718.3",
             {
@@ -290,6 +295,7 @@ PX1, GEIST, GEIST3 = "1.3.6.1.4.1.13742.4.1", "1.3.6.1.4.1.21239.5.2.3", "1.3.6.
     ids=[
         "apc-ups",
         "eaton-xups",
+        "eaton-connectups",
         "sentry3",
         "hpe-pdu3",
         "janitza-umg96",
