@@ -33,9 +33,10 @@ def samples_of(profile, told):
     return {point.meter.quantity: value for point in points if (value := point.read(told)) is not None}
 
 
-@given(
-    st.integers(0, 2**32 - 2).filter(lambda n: n != 2**31 - 1), st.integers(-3, 3), st.sampled_from(sorted(UNITS_MJ)), st.integers(0, 3),
-)  # fmt: skip
+COUNTS = st.integers(0, 2**32 - 2).filter(lambda n: n != 2**31 - 1)
+
+
+@given(COUNTS, st.integers(-3, 3), st.sampled_from(sorted(UNITS_MJ)), st.integers(0, 3))
 def test_energy_is_exact_for_every_scale(raw, exponent, unit, decimals):
     """raw × 10^exponent / 10^decimals units, in whole millijoules: exact in decimals, rounded once."""
     value = {"quantity": "energy_counter", "oid": f"{COUNTER}.*", "unit": unit, "scale": Decimal(10) ** exponent}
