@@ -281,6 +281,22 @@ def test_top_of_a_book_knows_jobs_and_the_grid(tmp_path):
     assert [line.split() for line in screen.splitlines() if line.startswith("j1")] == [["j1", "600"]]
 
 
+def test_top_of_devices_knows_jobs_and_the_grid_of_their_book(site, tmp_path):
+    """The site file's own book; the CPU is held by j1, and a site of 250 g/kWh emits a quarter of its watts in g/h."""
+    (tmp_path / "book").rename(tmp_path / "old")
+    book = Book.create(tmp_path / "book", SITE.replace("id = 'a'", "id = 'a'\nintensity = 250.0", 1))
+    start_ms = time.time_ns() // 1_000_000 - 5000
+    held = pl.DataFrame([("j1", "n01", start_ms, None, 1.0, False)], schema=ALLOCATIONS.schema, orient="row")
+    none = pl.DataFrame(schema=READINGS.schema)
+    book.take(Intake("test", [Asset("n01", "node", "rack-1")], [], none, allocations=held), start_ms)
+    top = run("top", "--config", site, "--json", "--seconds", "0.5")
+    told = {r["asset"]: r for r in json.loads(top.stdout)}
+
+    assert (told["a"]["intensity_g_per_kwh"], told["j1"]["kind"]) == (250.0, "job")
+    assert told["a"]["carbon_g_per_h"] == pytest.approx(told["a"]["power_w"] * 0.25)
+    assert told["n01/cpu0"]["power_w"] > 0
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

@@ -21,6 +21,7 @@ from wattkeeper.core.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
     from wattkeeper.agent.watts import Now, Row
+    from wattkeeper.lake.book import Book
 
 BAR = 12
 JOBS = 8
@@ -38,7 +39,9 @@ Close = Callable[[], Awaitable[None]]
 
 def top(
     config: Path | None = MAYBE,
-    book: Path | None = typer.Option(None, "--book", "-b", help="Show the newest readings of this book instead."),
+    book: Path | None = typer.Option(
+        None, "--book", "-b", help="Show the newest readings of this book; with --config, its jobs and grid only."
+    ),
     once: bool = typer.Option(False, "--once", help="Print one table and stop."),
     seconds: float = typer.Option(1.0, min=0.2, help="Time between two looks [s]."),
     depth: int = typer.Option(
@@ -47,7 +50,7 @@ def top(
     json: bool = typer.Option(False, "--json", help="Print one look as JSON and stop."),
 ) -> None:
     """Show watts and utilisation of each asset, refreshed each second: of this machine, of a site file's devices, or of
-    a book, which also knows jobs and the grid's carbon intensity. Stop with Ctrl-C.
+    a book. Jobs and the grid's carbon intensity are those of the book, the site file's own where it has one. Stop with Ctrl-C.
 
     A single look (--once, --json) at which nothing tells its power has exit code 1.
 
@@ -68,11 +71,12 @@ async def _watch(
     now: Now, config: Path | None, book: Path | None, seconds: float, *, once: bool, depth: int, quiet: bool
 ) -> list[Row]:
     faults: list[str] = []
-    refresh, close = await (_from_book(now, book) if book else _from_devices(now, config, faults))
+    devices = config is not None or book is None
+    refresh, close = await (_from_devices(now, config, book, faults) if devices else _from_book(now, book))
     try:
         await refresh(ONCE_PATIENCE_S if once else PATIENCE_S)
         if once:
-            if not book:  # a counter tells watts from its second reading on
+            if devices:  # a counter tells watts from its second reading on
                 await asyncio.sleep(seconds)
                 await refresh(ONCE_PATIENCE_S)
             rows = _deep(now.rows(common.now_ms()), depth)
@@ -96,8 +100,11 @@ async def _watch(
         await close()
 
 
-async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tuple[Refresh, Close]:
-    """Return what reads the devices anew, and what closes them; those that are slow or fail hold up no other."""
+async def _from_devices(now: Now, config: Path | None, book: Path | None, faults: list[str]) -> tuple[Refresh, Close]:
+    """Return what reads the devices anew, and what closes them; those that are slow or fail hold up no other.
+
+    Jobs and the grid are those of a book: the one that is named, else the one that the site file keeps readings in.
+    """
     from wattkeeper.agent.look import planned
     from wattkeeper.agent.top import Watched
     from wattkeeper.config import load_agent
@@ -109,9 +116,13 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
     watched = [Watched(one, now) for one in devices]
     if file is not None and file.site:
         now.know(file.assets().assets.values(), [])
+    kept = book or (file.agent.book if file is not None else None)
+    around = _around(now, common.open_book(kept)) if kept and (book or (kept / "state.sqlite").exists()) else None
 
     async def refresh(patience_s: float) -> None:
         await asyncio.gather(*(w.look(patience_s) for w in watched))
+        if around is not None:
+            await around()
         faults[:] = [w.fault for w in watched if w.fault] if file is not None else []
 
     async def close() -> None:
@@ -120,26 +131,37 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
     return refresh, close
 
 
-async def _from_book(now: Now, book: Path) -> tuple[Refresh, Close]:
+async def _from_book(now: Now, book: Path | None) -> tuple[Refresh, Close]:
     """Return what reads the newest readings of a book, and nothing to close."""
     from wattkeeper import latest
-    from wattkeeper.agent.watts import Holding
 
-    opened = common.open_book(book)
-    seen = latest.Latest(opened)
+    opened = common.open_book(book or Path())
+    seen, around = latest.Latest(opened), _around(now, opened)
 
     async def refresh(_patience_s: float) -> None:
-        now_ms = common.now_ms()
-        found, samples = await asyncio.to_thread(seen.look, now_ms)
+        found, samples = await asyncio.to_thread(seen.look, common.now_ms())
         now.know(found.assets, found.meters)
         now.take(samples)
-        now.holdings = [Holding(*h) for h in await asyncio.to_thread(latest.holdings, opened, now_ms)]
-        now.intensity_g_per_kwh = await asyncio.to_thread(latest.intensities, opened, now_ms)
+        await around()
 
     async def close() -> None:
         pass
 
     return refresh, close
+
+
+def _around(now: Now, book: Book) -> Callable[[], Awaitable[None]]:
+    """Return what asks a book for the sites, for who holds what, and for how clean the grid is."""
+    from wattkeeper import latest
+    from wattkeeper.agent.watts import Holding
+
+    async def ask() -> None:
+        now_ms = common.now_ms()
+        now.know(book.tree().assets.values(), [])
+        now.holdings = [Holding(*h) for h in await asyncio.to_thread(latest.holdings, book, now_ms)]
+        now.intensity_g_per_kwh = await asyncio.to_thread(latest.intensities, book, now_ms)
+
+    return ask
 
 
 def _deep(rows: list[Row], depth: int) -> list[Row]:
