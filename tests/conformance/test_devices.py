@@ -13,7 +13,7 @@ import pytest
 from tests.conformance.peers import PEERS, RECORDED
 from wattkeeper import loop
 from wattkeeper.agent.build import build
-from wattkeeper.agent.look import Seen, _value, asked, snippet
+from wattkeeper.agent.look import Seen, as_toml, asked, snippet
 from wattkeeper.agent.run import Agent
 from wattkeeper.config import load_agent
 from wattkeeper.core.assets import KINDS, QUANTITIES
@@ -171,7 +171,7 @@ def test_what_discover_prints_is_a_site_file_that_reads_it(peer, make, tmp_path)
     """The table as it would be typed, the file as it is printed, and an agent that runs on that file."""
     name, tried = peer
     address = str(tried.table.get("url") or tried.table.get("host") or "")
-    settings = [f"{k}={_value(v)}" for k, v in tried.table.items() if k not in ("url", "host")]
+    settings = [f"{k}={as_toml(v)}" for k, v in tried.table.items() if k not in ("url", "host")]
     devices, table = asked(name, address, settings)
     Book.create(tmp_path / "book", SITE)
     with tried.up():

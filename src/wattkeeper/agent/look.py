@@ -88,15 +88,15 @@ def snippet(seen: Sequence[Seen], node: str, *, keep: Mapping[str, str], table: 
 
 
 def _toml(head: str, table: Mapping[str, Any]) -> list[str]:
-    return [head, *(f"{key} = {_value(value)}" for key, value in table.items())]
+    return [head, *(f"{key} = {as_toml(value)}" for key, value in table.items())]
 
 
-def _value(value: Any) -> str:
+def as_toml(value: Any) -> str:
     """Return a value as TOML on one line; JSON's texts and numbers are TOML's."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(str(k))} = {_value(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{json.dumps(str(k))} = {as_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(as_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -13,6 +13,7 @@ from wattkeeper.core.errors import ConfigError, SourceError
 from wattkeeper.integrations.snmp.link import Config
 from wattkeeper.integrations.snmp.meter import SnmpDevice, devices
 from wattkeeper.integrations.snmp.profile import BUILT_IN, candidates, load, profiles_of
+from wattkeeper.integrations.snmp.readings import read
 
 NEW = """
 title = "A strip of mine"
@@ -334,3 +335,71 @@ def test_a_row_of_totals_is_no_fourth_phase():
         ("inlet", "1", 2000), ("phase", "1-1", 700), ("phase", "1-2", 800), ("phase", "1-3", 500),
     ]  # fmt: skip
     assert found.doubts == []
+
+
+IPDU, UPS, PDU1 = f"{HPE}.5.2.1.1", f"{HPE}.3", f"{HPE}.2.3"
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "expected"),
+    [
+        (
+            "hpe-pdu3",
+            {f"{HPE3}.2.2.1.{c}.1.1": raw for c, raw in ((3, 2289), (10, 3200), (11, 37), (20, 80), (23, 97))},
+            "phase 1: voltage 228.9 V, rated_current 32 A, current 0.37 A, power 80 W, power_factor 0.97",
+        ),
+        (
+            "hpe-ipdu",
+            {
+                f"{IPDU}.{c}.2.6": raw
+                for c, raw in ((5, 125), (6, 2095), (7, 175), (8, 366), (9, 359), (10, 98), (13, 7))
+            },
+            "output 2/6: load 12.5 %, voltage 209.5 V, current 1.75 A, apparent_power 366 VA, power 359 W, "
+            "power_factor 0.98, energy_counter 7 Wh",
+        ),
+        (
+            "hpe-ups",
+            {f"{UPS}.4.4.1.{c}.2": raw for c, raw in ((2, 230), (3, 5), (4, 1150))},
+            "output L2: voltage 230 V, current 5 A, power 1150 W",
+        ),
+        (
+            "hpe-pdu1",
+            {f"{PDU1}.2.1.{c}.1.3": raw for c, raw in ((2, 208), (3, 1250), (4, 62))},
+            "breaker 1-3: voltage 208 V, current 12.5 A, load 62 %",
+        ),
+        (
+            "raritan-px1",
+            {f"{PX1}.2.2.1.{c}.3": raw for c, raw in ((4, 6640), (6, 222_000), (7, 1475), (8, 1542), (31, 12_345))},
+            "outlet 3: current 6.64 A, voltage 222 V, power 1475 W, apparent_power 1542 VA, energy_counter 12345 Wh",
+        ),
+        (
+            "apc-ups",
+            {f"{UPS_PHASE}.{c}.1.2": raw for c, raw in ((3, 231), (4, 52), (7, 1201), (10, 24), (13, 1190))},
+            "phase L2: voltage 231 V, current 5.2 A, apparent_power 1201 VA, load 24 %, power 1190 W",
+        ),
+        (
+            "geist-v3",
+            {f"{GEIST3}.{c}.1": raw for c, raw in ((21, 77), (22, 231), (24, 21), (26, 470), (27, 485), (28, 97))},
+            "phase 1-C: energy_counter 77 kWh, voltage 231 V, current 2.1 A, power 470 W, apparent_power 485 VA, "
+            "power_factor 0.97",
+        ),
+        (
+            "eaton-epdu",
+            {f"{EPDU[:-2]}.6.3.1.2.0.1": 118_450, f"{EPDU[:-2]}.6.4.1.3.0.1": 790, f"{EPDU[:-2]}.6.5.1.2.0.1": 93},
+            "outlet 1: voltage 118.45 V, current 0.79 A, apparent_power 93 VA",
+        ),
+        (
+            "janitza-umg96",
+            {f"{UMG96}.2.{c}.0": raw for c, raw in ((1, 90_000), (2, -4000), (3, 90_100), (4, 999))},
+            "device: power 90000 W, reactive_power -4000 var, apparent_power 90100 VA, power_factor 0.999",
+        ),
+    ],
+)
+def test_what_a_row_tells_beside_its_energy(name, told, expected):
+    """Each column in its unit, by the MIB."""
+    readings = read(profiles_of()[name], told)
+    row = f"{readings[0].level} {readings[0].label}".strip()
+    units = [f"{one.quantity} {one.value.normalize():f} {one.unit}".removesuffix(" 1") for one in readings]
+
+    assert f"{row}: {', '.join(units)}" == expected
+    assert {(one.level, one.label) for one in readings} == {(readings[0].level, readings[0].label)}
