@@ -14,16 +14,19 @@ import sys
 import termios
 import threading
 import time
+import tomllib
 from contextlib import suppress
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.agent.test_process import tree_of
 from tests.daemons import Daemon
 from wattkeeper import config
 from wattkeeper.agent.build import build
-from wattkeeper.agent.look import Seen, asked, snippet
+from wattkeeper.agent.look import Seen, as_toml, asked, snippet
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import ConfigError, MissingExtraError
@@ -150,6 +153,16 @@ def test_discover_names_what_was_typed_wrong(words, said):
     assert done.returncode == 1
     assert done.stderr.startswith(f"wattkeeper: {said}")
     assert done.stderr.count("\n") == 1
+
+
+SIMPLE = st.text() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+TABLES = st.recursive(SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+
+
+@given(TABLES)
+def test_whatever_a_table_holds_is_written_so_that_it_reads_back(value):
+    """Quotes, line ends, control characters, nested tables."""
+    assert tomllib.loads(f"key = {as_toml(value)}")["key"] == value
 
 
 def test_an_asset_is_named_after_its_host():

@@ -92,12 +92,12 @@ def _toml(head: str, table: Mapping[str, Any]) -> list[str]:
 
 
 def as_toml(value: Any) -> str:
-    """Return a value as TOML on one line; JSON's texts and numbers are TOML's."""
+    """Return a value as TOML on one line; JSON's texts and numbers are TOML's, but for one control character."""
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(str(k))} = {as_toml(v)}" for k, v in value.items()) + " }"
+        return "{ " + ", ".join(f"{as_toml(str(k))} = {as_toml(v)}" for k, v in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(as_toml, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def asked(kind: str, address: str, settings: Sequence[str]) -> tuple[list[Planned], dict[str, Any]]:
