@@ -149,9 +149,9 @@ def test_what_fits_nowhere_is_kept_aside_until_it_does(tmp_path):
 
     assert (done.readings, done.aside, done.again) == (5, 3, 1)
     assert sorted((r.source, r.reason) for r in done.refused) == [
-        ("batch n1/a/1", "1 readings of unknown meter 'y' are kept aside: declare it in the site file under [[meter]]"),
         ("batch x1/a/0", "1 readings are kept aside: Asset 'x1' stands in 'r7', which is not declared."),
         ("batch z/a/0", "1 readings are kept aside: A batch cannot bring a site. Declare it in the site file."),
+        ("journal server", "1 readings of unknown meter 'y' are kept aside: declare it in the site file under [[meter]]"),
         ("journal server", "a batch is kept aside: not a whole Arrow stream: Expected to read 544501614 metadata bytes, "
                            "but only read 7"),
     ]  # fmt: skip

@@ -17,11 +17,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from wattkeeper import config
-from wattkeeper.core.assets import MARGIN, Asset, AssetTree, Meter
+from wattkeeper.core.assets import Asset, AssetTree, Meter
 from wattkeeper.core.clock import day_of, day_start_ms, next_day
 from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
+from wattkeeper.lake.bounds import Bounds
 from wattkeeper.lake.delta import Mark, Partition, Table
 from wattkeeper.lake.readings import ReadingsStore, names_of
 from wattkeeper.lake.state import State
@@ -29,9 +30,6 @@ from wattkeeper.lake.state import State
 FORMAT = "2"
 """Layout of the directory; a book of another format is refused."""
 
-
-NEVER = 2**62
-"""No reading is above it."""
 
 FOREVER_MS = 2**62
 """End of what has no end yet."""
@@ -274,28 +272,15 @@ class Book:
     def _possible(
         self, rows: pl.DataFrame, known: Mapping[str, Meter], source: str, refused: list[Reject]
     ) -> pl.DataFrame:
-        """Return the readings without power, or energy of an interval, that the asset cannot draw; those are refused.
-
-        The bound is 1.2 × the asset's ceiling, as for counters, which are looked at step by step when they are read.
-        """
-        tree, names = self.tree(), names_of(rows["meter"])
-        bound, span_ms = np.full(len(names), NEVER, np.int64), np.zeros(len(names), np.int64)
-        for code, name in enumerate(names):
-            meter = known.get(name)
-            if meter is None or meter.asset not in tree.assets:
-                continue
-            span_ms[code] = {"power": 1000, "energy_interval": meter.interval_ms}.get(meter.quantity, 0)
-            if span_ms[code] and (ceiling_w := tree[meter.asset].ceiling_w):
-                bound[code] = round(MARGIN * ceiling_w * int(span_ms[code]))
+        """Return the readings without those that the asset cannot have, as lake/bounds.py says; those are refused."""
+        bounds, names = Bounds(known, self.tree()), names_of(rows["meter"])
         codes, value = rows["meter"].to_physical().to_numpy(), rows["value"].to_numpy()
-        above = value > bound[codes]
-        for code in np.unique(codes[above]).tolist():
-            bad = value[above & (codes == code)]
-            ceiling_w, largest_w = tree[known[names[code]].asset].ceiling_w, bad.max() / span_ms[code]
-            why = f"up to {largest_w:,.0f} W, and it cannot draw more than {ceiling_w:,.0f} W"
-            cure = "is the unit right? Else set max_power_w of its asset"
-            refused.append(Reject(source, 0, f"{len(bad)} readings of meter '{names[code]}': {why}; {cure}"))
-        return rows.filter(~above) if above.any() else rows
+        outside = bounds.outside(names, codes, value)
+        for code in np.unique(codes[outside]).tolist():
+            bad = value[outside & (codes == code)]
+            why = bounds.why(names[code], int(bad.min()), int(bad.max()))
+            refused.append(Reject(source, 0, f"{len(bad)} readings of meter '{names[code]}': {why}"))
+        return rows.filter(~outside) if outside.any() else rows
 
     def _days_of(self, site: str, rows: pl.DataFrame) -> Iterable[tuple[Partition, pl.DataFrame]]:
         """Yield a site's readings by local day."""
