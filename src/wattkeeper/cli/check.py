@@ -22,13 +22,17 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
 
     opened = common.open_book(book)
     balance, aside = loop.check(opened), loop.kept_aside(opened, common.now_ms())
+    doubled = loop.doubled(opened.state, common.now_ms())
     if not balance.compared and not aside:
         raise BookError(f"There is nothing to check in {book} yet. Import readings, then run: wattkeeper attribute")
     if json:
         broken = balance.broken.to_dicts()
         common.print_json(
-            {"compared": balance.compared, "largest_mj": balance.largest_mj, "broken": broken, "aside": aside}
-        )
+            {
+                "compared": balance.compared, "largest_mj": balance.largest_mj, "broken": broken, "aside": aside,
+                "doubled": doubled,
+            }
+        )  # fmt: skip
     elif balance.largest_mj == 0:
         typer.echo(f"The books balance: {count(balance.compared, 'meter-hour')} compared, largest difference 0 mJ.")
     else:
@@ -37,9 +41,10 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
         )
         for row in balance.broken.head(20).iter_rows(named=True):
             typer.echo(f"  {row['asset']} {row['start_ms']}: {row['difference_mj']:+,} mJ")
-    if aside and not json:
-        typer.echo("Not in the books:")
-        for words in aside:
-            typer.echo(f"  {words}")
+    if not json:
+        if aside:
+            typer.echo("Not in the books:")
+        for words in (*(f"  {words}" for words in aside), *doubled):
+            typer.echo(words)
     if balance.largest_mj or aside:
         raise typer.Exit(common.UNBALANCED if balance.largest_mj else common.REFUSED)

@@ -29,6 +29,7 @@ from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.lake.batches import Received, decode, readings
 from wattkeeper.lake.book import CURE, Book
 from wattkeeper.lake.bounds import ANY, Bounds
+from wattkeeper.lake.doubled import Doubled
 from wattkeeper.lake.journal import Journal, Position, Reader, writers
 
 ASIDE = "aside"
@@ -53,7 +54,7 @@ T = TypeVar("T", Asset, Meter)
 class Folded:
     """What folding did: batches and readings taken, batches known already, readings kept aside, and what was refused.
 
-    doubts: sentences about damage in the journal.
+    doubts: sentences about damage in the journal, and about meters that two agents report.
     """
 
     batches: int = 0
@@ -97,18 +98,22 @@ def fold(book: Book, now_ms: int, *, piece_rows: int = PIECE_ROWS) -> Folded:
 
     Memory does not grow with the journal: it is read in pieces of about piece_rows readings.
     """
-    done = Folded()
+    done, reporters = Folded(), Doubled()
     with book.writing():
         if book.state.fact(ASIDE) != (known := _known(book)):
-            _fold_journal(book, Reader(book.root, ASIDE), now_ms, piece_rows, done, sent=False)
+            _fold_journal(book, Reader(book.root, ASIDE), now_ms, piece_rows, done, None)
             book.state.remember(**{ASIDE: known})
         for writer in writers(journal_root(book.root)):
-            _fold_journal(book, Reader(journal_root(book.root), writer), now_ms, piece_rows, done)
+            _fold_journal(book, Reader(journal_root(book.root), writer), now_ms, piece_rows, done, reporters)
+        done.doubts += reporters.tell(book.state, now_ms)
     return done
 
 
-def _fold_journal(book: Book, reader: Reader, now_ms: int, piece_rows: int, done: Folded, *, sent: bool = True) -> None:
-    """Fold one writer's journal. sent: it holds what senders sent, who may send it again."""
+def _fold_journal(
+    book: Book, reader: Reader, now_ms: int, piece_rows: int, done: Folded, reporters: Doubled | None
+) -> None:
+    """Fold one writer's journal. reporters: told who sent what, who may send it again; None: it is what was kept aside."""
+    sent = reporters is not None
     taken_to = book.readings.table.marked(reader.identity())
     once: set[bytes] = set()
     for piece in _pieces(reader, taken_to, now_ms, piece_rows):
@@ -117,6 +122,9 @@ def _fold_journal(book: Book, reader: Reader, now_ms: int, piece_rows: int, done
             seen.add(batch_id)
         new = [b for b in piece.batches if seen.add(b.id)] if sent else _first(piece.batches, once)
         done.again += len(piece.batches) - len(new)
+        if reporters is not None:
+            for b in new:
+                reporters.add(b)
         sound = _fitting(book, new, piece, f"journal {reader.folder.name}")
         _put_aside(book, piece, done)
         if sound or piece.rejects:
