@@ -50,9 +50,9 @@ class Book:
         self._writing = False
         self._known: tuple[str | None, AssetTree, list[Meter]] | None = None
         self.readings = ReadingsStore(root)
-        self.jobs_table = Table(root / "jobs", JOBS, by_day=False)
-        self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False)
-        self.signals_table = Table(root / "signals", SIGNALS, by_day=False)
+        self.jobs_table = Table(root / "jobs", JOBS, by_day=False, durable=True)
+        self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False, durable=True)
+        self.signals_table = Table(root / "signals", SIGNALS, by_day=False, durable=True)
         self.postings = Table(root / "postings", POSTINGS)
         self.job_days = Table(root / "job_days", JOB_DAYS)
         self.meter_hours = Table(root / "meter_hours", METER_HOURS)
