@@ -133,18 +133,20 @@ class App:
 
     async def _remote_write(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
-        kind = headers.get("content-type", "").replace(" ", "").lower()
-        if not kind.startswith(remote_write.PROTOBUF) or "v2" in kind:
-            raise Refused(415, f"Content-Type is '{kind}'; send {remote_write.PROTOBUF} of remote write 1.0")
+        coding = headers.get("content-encoding", "").strip().lower()
+        if wanted := remote_write.wanted(headers.get("content-type", ""), coding):
+            raise Refused(415, wanted)
 
-        def read(data: bytes, now_ms: int) -> tuple[Body | None, int]:
+        def read(data: bytes, now_ms: int) -> remote_write.Written:
             return remote_write.of_remote_write(data, now_ms, self.max_body_bytes)
 
         with _Counted(self, "remote_write") as counted:
-            (body, refused), begun_s, _ = await self._body(headers, receive, read, aside_bytes=0)
-            if body is not None:
-                await self._keep(body, begun_s, "remote_write")
-            self.metrics.refused_samples.inc(refused)
+            written, begun_s, _ = await self._body(headers, receive, read, aside_bytes=0)
+            if written.body is not None:
+                await self._keep(written.body, begun_s, "remote_write")
+            self.metrics.refused_samples.inc(written.refused)
+            if written.late:
+                raise Refused(400, written.late)
             counted.status = 204
             await _answer(send, 204, b"", "")
 
