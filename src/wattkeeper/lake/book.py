@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
 from wattkeeper.lake.bounds import Bounds
 from wattkeeper.lake.delta import Mark, Partition, Table
+from wattkeeper.lake.lock import WritingLock, nothing
 from wattkeeper.lake.readings import ReadingsStore, names_of
 from wattkeeper.lake.state import State
 
@@ -38,16 +38,16 @@ CURE = "declare it in the site file under [[meter]]"
 
 
 class Book:
-    """A book on disk. `create` makes one, `Book(root)` opens one."""
+    """A book on disk. `create` makes one, `Book(root)` opens one. say: told once that writing waits for another process."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] = nothing) -> None:
         self.root = root
         if not (root / "state.sqlite").exists():
             raise BookError(f"{root} is not a book. Make one with: wattkeeper init {root}")
         self.state = State(root / "state.sqlite")
         if (found := self.state.fact("format")) != FORMAT:
             raise BookError(f"Book {root} has format {found}; this version of Wattkeeper reads format {FORMAT}.")
-        self._writing = False
+        self._lock = WritingLock(root / "lock", say)
         self._known: tuple[str | None, AssetTree, list[Meter]] | None = None
         self.readings = ReadingsStore(root)
         self.jobs_table = Table(root / "jobs", JOBS, by_day=False, durable=True)
@@ -109,19 +109,10 @@ class Book:
             self._known = (now, tree, list((met | {m.id: m for m in self.site_file.meters()}).values()))
         return self._known[1:]
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the only process that writes to the book; waits while another one does. Within it, once more is the same."""
-        if self._writing:
-            yield
-            return
-        with (self.root / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._writing = True
-            try:
-                yield
-            finally:
-                self._writing = False
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only thread that writes to the book; waits while another one does, of this process or any other. Within
+        it, once more is the same."""
+        return self._lock.held()
 
     def take(self, intake: Intake, now_ms: int, mark: Mark | None = None, *, replace: bool = False) -> list[Reject]:
         """Keep one batch; return the rows it refused, its own and those that fit nothing in the book.
