@@ -25,13 +25,13 @@ class Bounds:
 
     def __init__(self, meters: Mapping[str, Meter], tree: AssetTree) -> None:
         self._meters, self._tree = meters, tree
-        self._known: dict[str, tuple[int, int]] = {}
+        self._bounded = {m.id for m in meters.values() if m.quantity != "energy_counter" and m.asset in tree.assets}
 
     def outside(self, names: Sequence[str], index: NDArray[np.integer], value: Int64s) -> NDArray[np.bool_]:
         """Return which readings no such asset can have: (n,). index: (n,) place of each one's meter in `names`."""
-        least, largest = np.array([self._of(name) for name in names], np.int64).reshape(len(names), 2).T
-        if (least == -ANY).all():
+        if self._bounded.isdisjoint(names):
             return np.zeros(len(value), np.bool_)
+        least, largest = np.array([self._of(name) for name in names], np.int64).reshape(len(names), 2).T
         outside: NDArray[np.bool_] = (value < least[index]) | (value > largest[index])
         return outside
 
@@ -51,14 +51,9 @@ class Bounds:
 
     def _of(self, name: str) -> tuple[int, int]:
         """Return the least and the largest value of a meter."""
-        if name not in self._known:
-            self._known[name] = self._look_up(name)
-        return self._known[name]
-
-    def _look_up(self, name: str) -> tuple[int, int]:
-        meter = self._meters.get(name)
-        if meter is None or meter.quantity == "energy_counter" or meter.asset not in self._tree.assets:
+        if name not in self._bounded:
             return -ANY, ANY
+        meter = self._meters[name]
         if meter.quantity == "utilisation":
             return 0, PPM
         ceiling_w = self._tree[meter.asset].ceiling_w

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +45,6 @@ ASIDE_BYTES = 2**30
 
 REMEMBERED_MS = 30 * 86_400_000
 """A sender that was silent for longer may send its last batches again: attribution still counts each reading once."""
-
-T = TypeVar("T", Asset, Meter)
 
 
 @dataclass(slots=True)
@@ -225,20 +222,18 @@ def _intake(source: str, batches: list[Received], rejects: list[Reject]) -> Inta
         places = np.array([names.setdefault(m, len(names)) for m in b.meters], np.int32)
         indexes.append(places[b.index])
     intake = Intake(source, rejects=rejects)
-    intake.assets = _first_met(a for b in batches for a in b.assets)
-    intake.meters = _first_met(m for b in batches for m in b.declared)
+    intake.assets, intake.meters = _first_met(batches)
     if batches:
         time_ms, value = (np.concatenate([getattr(b, c) for b in batches]) for c in ("time_ms", "value"))
         intake.readings = readings(list(names), np.concatenate(indexes), time_ms, value)
     return intake
 
 
-def _first_met(records: Iterable[T]) -> list[T]:
-    """Return the first asset or meter of each id: what is known stays as it was first met."""
-    found: dict[str, T] = {}
-    for r in records:
-        found.setdefault(r.id, r)
-    return list(found.values())
+def _first_met(batches: Sequence[Received]) -> tuple[list[Asset], list[Meter]]:
+    """Return the assets and meters that batches bring, each as it was first met."""
+    last_first = batches[::-1]
+    assets = {a.id: a for b in last_first for a in reversed(b.assets)}
+    return list(assets.values()), list({m.id: m for b in last_first for m in reversed(b.declared)}.values())
 
 
 def _fitting(book: Book, batches: list[Received], piece: _Piece, source: str) -> list[Received]:
@@ -252,7 +247,7 @@ def _fitting(book: Book, batches: list[Received], piece: _Piece, source: str) ->
             _set_aside(piece, b, np.ones(b.rows, np.bool_))
         else:
             fitting.append(b)
-    declared = _first_met(m for b in fitting for m in b.declared)
+    _, declared = _first_met(fitting)
     known = {m.id: m for m in chain(declared, book.meters()) if m.asset in tree.assets}
     bounds = Bounds(known, tree)
     fitting = [_possible(b, known, bounds, piece) for b in fitting]
