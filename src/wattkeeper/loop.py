@@ -18,11 +18,14 @@ import polars as pl
 from wattkeeper.attribution import Attributed, Progress, SiteRun
 from wattkeeper.core.roles import Reject, Source
 from wattkeeper.lake.book import Book
-from wattkeeper.lake.fold import fold
+from wattkeeper.lake.doubled import doubled
+from wattkeeper.lake.fold import fold, kept_aside
 from wattkeeper.questions import job, meter_summary, statement
 from wattkeeper.valuing import signal_of
 
-__all__ = ["Balance", "attribute", "check", "fold", "job", "meter_summary", "signal_of", "statement", "take"]
+__all__ = [
+    "Balance", "attribute", "check", "doubled", "fold", "job", "kept_aside", "meter_summary", "signal_of", "statement", "take",
+]  # fmt: skip
 
 
 def quiet(_what: str, _done: int, _total: int) -> None:

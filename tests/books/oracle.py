@@ -29,7 +29,8 @@ def curve(meter: Meter, rows: list[tuple[int, int]], ceiling_w: float) -> Curve:
                 hole = at - meter.interval_ms - rows[i - 1][0]
                 energy = int(Fraction(rows[i - 1][1] * hole, meter.interval_ms))
                 points.append((at - meter.interval_ms, points[-1][1] + energy))
-            points.append((at, points[-1][1] + value))
+            own = min(at - rows[i - 1][0], meter.interval_ms) if i else meter.interval_ms
+            points.append((at, points[-1][1] + value * own // meter.interval_ms))
         elif i == 0:
             points.append((at, Fraction(0)))
         elif meter.quantity == "power":

@@ -112,6 +112,94 @@ def test_a_late_reading_that_dips_is_dropped():
     assert ["glitch"] == names(curve)
 
 
+def test_a_late_reading_at_the_end_is_no_restart():
+    """What lies a little lower at the end of all that is known is not energy again: nothing is booked for it."""
+    curve = EnergyCurve.from_counter(
+        TEN_S, ints(10**9, 10**9 + 100, 10**9 + 200, 10**9 + 300, 10**9 + 290, 10**9 + 295)
+    )
+
+    assert 300 == curve.energy_mj[-1] - curve.energy_mj[0]
+    assert [[counter.GLITCH, 30_000, 50_000, 0]] == curve.events.tolist()
+
+
+def test_a_counter_a_little_lower_that_never_comes_back_is_another_one():
+    """A meter swapped for a used one with 5 % less on its counter: after the longest silence allowed it is a restart."""
+    old, new = 10**9 + np.arange(40) * 1000, 95 * 10**7 + np.arange(60) * 1000
+    curve = EnergyCurve.from_counter(np.arange(100) * 10_000, np.concatenate((old, new)), ceiling_w=700)
+
+    # 39 steps of 0.1 W × 10 s before, 59 after, and the one between imputed as those before it
+    assert 99 * 1000 == curve.energy_mj[-1] - curve.energy_mj[0]
+    assert ["reset"] == names(curve)
+
+
+def test_a_step_too_short_for_its_rise_is_read_with_the_one_beside_it():
+    """300 W at a ceiling of 400 W, two readers: the second writes its time down 20 ms late, 10 ms before the next one."""
+    at = ints(0, 1000, 1990, 2000, 3000)
+    curve = EnergyCurve.from_counter(at, ints(0, 300_000, 591_000, 600_000, 900_000), ceiling_w=400)
+
+    assert 900_000 == curve.energy_mj[-1]
+    assert ["glitch"] == names(curve)
+
+
+@given(
+    power_w=st.lists(st.integers(0, 1000), min_size=60, max_size=60),
+    base_mj=st.sampled_from([0, 10**6, 10**9]),
+    period_ms=st.sampled_from([300, 1000, 5000]),
+    phase_ms=st.integers(0, 999),
+    skew_ms=st.integers(-50, 50),
+    late_ms=st.lists(st.integers(0, 40), min_size=150, max_size=150),
+    ceiling_w=st.sampled_from([0, 1000]),
+)
+def test_two_readers_of_one_counter_read_no_joule_twice_and_none_less(
+    power_w, base_mj, period_ms, phase_ms, skew_ms, late_ms, ceiling_w
+):
+    """The second reader's clock is off by up to 50 ms and both write times down up to 40 ms late: what the counter gained
+    from the first reading to the last is what is booked, at any power up to the ceiling."""
+    counted_mj = np.concatenate(([0], np.cumsum(power_w))) * 1000
+
+    def shown(at_ms):
+        return base_mj + np.interp(at_ms, np.arange(61) * 1000, counted_mj).astype(np.int64)
+
+    late = ints(*late_ms)
+    first_ms = np.arange(0, 60_001, 1000)
+    first = shown(first_ms - np.concatenate(([0], late[:59], [0])))
+    second_ms = np.arange(5_000 + phase_ms, 50_000, period_ms)
+    second = shown(second_ms - np.resize(late, len(second_ms)))
+    at_ms, value = np.append(first_ms, second_ms + skew_ms), np.append(first, second)
+    order = np.lexsort((value, at_ms))
+    kept = order[np.append(np.diff(at_ms[order]) != 0, True)]
+    curve = EnergyCurve.from_counter(at_ms[kept], value[kept], ceiling_w=ceiling_w)
+
+    assert counted_mj[-1] == curve.energy_mj[-1] - curve.energy_mj[0]
+
+
+@pytest.mark.parametrize("ceiling_w", [0, 700])
+@pytest.mark.parametrize("base_mj", [0, 10**6, 10**8, 3 * 10**9])
+def test_two_counters_under_one_name_are_not_added(base_mj, ceiling_w):
+    """100 W counted from 10⁹ mJ and, half a second later each time, from elsewhere: one of them is followed, 1 000 J a step."""
+    first_ms = np.arange(0, 200_000, 10_000)
+    second_ms = first_ms[5:15] + 500
+    at_ms = np.append(first_ms, second_ms)
+    value = np.append(10**9 + first_ms * 100, base_mj + second_ms * 100)
+    order = np.argsort(at_ms)
+    curve = EnergyCurve.from_counter(at_ms[order], value[order], ceiling_w=ceiling_w)
+
+    assert 19 * 1_000_000 == curve.energy_mj[-1] - curve.energy_mj[0]
+
+
+def test_two_readers_of_intervals_count_each_joule_once():
+    """Quarter hours of 900 J, read again 5 s later by another: each second one counts for its 5 s, the next for the rest."""
+    quarter = 900_000
+    first_ms = ints(1, 2, 3) * quarter
+    at_ms = np.sort(np.append(first_ms, first_ms + 5_000))
+    curve = EnergyCurve.from_intervals(at_ms, np.full(6, 900_000), interval_ms=quarter)
+
+    # to 3 × 900 s there are 2 700 J; the second reader knows 5 s more, at 1 W
+    assert 2_700_000 == curve.energy_between(0, 3 * quarter)
+    assert 2_705_000 == curve.energy_mj[-1]
+    assert [] == names(curve)
+
+
 def test_a_gap_that_the_counter_survived_is_exact_in_total():
     """Eight silent minutes at 100 W, bridged by the counter: 48 kJ, marked as interpolated in time, not as imputed."""
     curve = EnergyCurve.from_counter(ints(0, 15_000, 495_000, 510_000), ints(0, 1_500_000, 49_500_000, 51_000_000))

@@ -116,8 +116,8 @@ def test_power_that_nothing_can_draw_is_refused(made):
     (refused,) = made.take(Intake("r", readings=rows), now_ms=0)
 
     assert refused.reason == (
-        "1 readings of meter 'n1:ipmi:power': up to 36,000 W, and it cannot draw more than 30,000 W; "
-        "is the unit right? Else set max_power_w of its asset"
+        "1 readings of meter 'n1:ipmi:power': up to 36,000 W, and 'n1' cannot draw more than 30,000 W; "
+        "is the unit right? Else set max_power_w of 'n1' in the site file"
     )
     kept = made.readings.table.scan().filter(pl.col("time_ms") > START + HOUR).collect()
     assert kept["value"].to_list() == [36_000_000]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -54,6 +56,29 @@ def times(book):
 def offsets(book):
     """Return the times that are in the book, as often as they are there [ms from START]."""
     return sorted(t - START for t in book.readings.table.scan().collect()["time_ms"].to_list())
+
+
+def test_readings_are_on_disk_before_the_journal_gives_them_up(tmp_path, monkeypatch):
+    """The file of the readings, its entry in the log, and their folders, in this order: a loss of power costs nothing."""
+    book, done, real = made(tmp_path), [], os.fsync
+
+    def noted(opened):
+        done.append(Path(f"/proc/self/fd/{opened}").readlink())
+        real(opened)
+
+    forget = Reader.forget
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(Reader, "forget", lambda *a: (done.append("forgotten"), forget(*a)))
+    journaled(book, batch(0))
+    done.clear()
+    loop.fold(book, NOW)
+
+    table = book.readings.table
+    (file,) = [table.root / f.path for f in table.files()]
+    entry = table.root / "_delta_log" / f"{table.version():020}.json"
+    order = [done.index(p) for p in (file, entry, "forgotten")]
+    assert order == sorted(order)
+    assert {file.parent, file.parent.parent, table.root, entry.parent} <= set(done[: order[-1]])
 
 
 def test_batches_come_into_the_book_once_and_give_their_disk_back(tmp_path):
@@ -149,9 +174,9 @@ def test_what_fits_nowhere_is_kept_aside_until_it_does(tmp_path):
 
     assert (done.readings, done.aside, done.again) == (5, 3, 1)
     assert sorted((r.source, r.reason) for r in done.refused) == [
-        ("batch n1/a/1", "1 readings of unknown meter 'y' are kept aside: declare it in the site file under [[meter]]"),
         ("batch x1/a/0", "1 readings are kept aside: Asset 'x1' stands in 'r7', which is not declared."),
         ("batch z/a/0", "1 readings are kept aside: A batch cannot bring a site. Declare it in the site file."),
+        ("journal server", "1 readings of unknown meter 'y' are kept aside: declare it in the site file under [[meter]]"),
         ("journal server", "a batch is kept aside: not a whole Arrow stream: Expected to read 544501614 metadata bytes, "
                            "but only read 7"),
     ]  # fmt: skip

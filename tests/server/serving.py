@@ -53,7 +53,9 @@ def sent(*numbers: int, sender: str = "n1/a", rows: int = 5) -> list[int]:
 class Serving:
     """`wattkeeper serve` until the end of a `with`; SIGTERM then, unless it was killed."""
 
-    def __init__(self, book: Book, *options: str, fold_every: float = 0.2, port: int = 0) -> None:
+    def __init__(
+        self, book: Book, *options: str, fold_every: float = 0.2, port: int = 0, env: dict[str, str] | None = None
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         listen = f"127.0.0.1:{self.port}"
@@ -61,7 +63,7 @@ class Serving:
             str(Path(sys.executable).with_name("wattkeeper")), "serve", str(book.root), "--listen", listen,
             "--fold-every", str(fold_every), *options,
         ]  # fmt: skip
-        self.daemon = Daemon("serve", command, book.root.parent, QUICK)
+        self.daemon = Daemon("serve", command, book.root.parent, QUICK | (env or {}))
         self.client = httpx.Client(base_url=self.url, timeout=30)
         self.daemon.wait_ready(self._answers)
 

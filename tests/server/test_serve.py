@@ -26,6 +26,8 @@ from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.live import Sample
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.fold import journal_root
+from wattkeeper.lake.journal import Journal
 from wattkeeper.server.serve import Settings, serve
 
 NODE_JSON = {"content-type": "application/json"}
@@ -299,6 +301,29 @@ def test_a_server_for_the_network_wants_a_token(tmp_path):
     book = new_book(tmp_path)
     with pytest.raises(ConfigError, match=r"Without a token anyone who reaches 0\.0\.0\.0 could write"):
         serve(book.root, Settings(host="0.0.0.0"), print)
+
+
+def test_a_server_that_takes_nothing_folds_what_agents_beside_it_journal(tmp_path):
+    """Without --ingest: readings are sent away with the reason, on any address and without a token; health and metrics
+    are answered, and the journal of a local agent comes into the book."""
+    book = new_book(tmp_path)
+    agent = Journal(journal_root(book.root), "n01")
+    agent.append(body(0))
+    with Serving(book, "--no-ingest") as server:
+        server.wait_folded(5)
+        agent.append(body(1))
+        server.wait_folded(10)
+        refused = server.send(body(2))
+        assert (refused.status_code, refused.json()["error"]) == (
+            404, "there is nothing at /v1/readings of this server; it takes no readings; start it with --ingest"
+        )  # fmt: skip
+        assert server.client.post("/api/v1/write").status_code == 404
+        assert server.client.get("/healthz").json() == {"status": "ok"}
+        assert server.metric("wattkeeper_journal_bytes") > 0
+        with Serving(book, "--ingest") as other:  # nothing of the first one is in its way
+            assert other.send(body(3)).status_code == 200
+    agent.close()
+    assert kept(book) == sent(0, 1, 3)
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path):

@@ -10,9 +10,9 @@ from wattkeeper.cli import common
 
 
 def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
-    """Compare every meter, hour by hour, with the postings of all that stands in what it measures.
+    """Compare every meter, hour by hour, with the postings of all that stands in what it measures; tell what is kept aside.
 
-    Exits with 4 where a difference is not zero.
+    Exits with 4 where a difference is not zero, else with 3 where live readings are kept aside, out of the books.
 
     Example: wattkeeper check --book mybook
     """
@@ -21,13 +21,18 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
     from wattkeeper.report.words import count, grouped
 
     opened = common.open_book(book)
-    balance = loop.check(opened)
-    if not balance.compared:
+    balance, aside = loop.check(opened), loop.kept_aside(opened, common.now_ms())
+    doubled = loop.doubled(opened.state, common.now_ms())
+    if not balance.compared and not aside:
         raise BookError(f"There is nothing to check in {book} yet. Import readings, then run: wattkeeper attribute")
     if json:
+        broken = balance.broken.to_dicts()
         common.print_json(
-            {"compared": balance.compared, "largest_mj": balance.largest_mj, "broken": balance.broken.to_dicts()}
-        )
+            {
+                "compared": balance.compared, "largest_mj": balance.largest_mj, "broken": broken, "aside": aside,
+                "doubled": doubled,
+            }
+        )  # fmt: skip
     elif balance.largest_mj == 0:
         typer.echo(f"The books balance: {count(balance.compared, 'meter-hour')} compared, largest difference 0 mJ.")
     else:
@@ -36,5 +41,10 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
         )
         for row in balance.broken.head(20).iter_rows(named=True):
             typer.echo(f"  {row['asset']} {row['start_ms']}: {row['difference_mj']:+,} mJ")
-    if balance.largest_mj:
-        raise typer.Exit(common.UNBALANCED)
+    if not json:
+        if aside:
+            typer.echo("Not in the books:")
+        for words in (*(f"  {words}" for words in aside), *doubled):
+            typer.echo(words)
+    if balance.largest_mj or aside:
+        raise typer.Exit(common.UNBALANCED if balance.largest_mj else common.REFUSED)

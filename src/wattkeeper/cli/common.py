@@ -31,10 +31,11 @@ def console() -> Console:
 
 
 def open_book(path: Path) -> Book:
-    """Open a book. Raises BookError where there is none."""
+    """Open a book; a long wait for another process that writes to it is told on standard error. Raises BookError where
+    there is none."""
     from wattkeeper.lake.book import Book
 
-    return Book(path)
+    return Book(path, lambda words: typer.echo(words, err=True))
 
 
 def print_json(data: Any) -> None:

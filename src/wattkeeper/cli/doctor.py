@@ -26,7 +26,7 @@ def doctor(
     json: bool = common.JSON,
 ) -> None:
     """Ask every source, and say what looks wrong: unreachable, silent, wrong unit, a counter that stands still, a
-    controller that leaves out the GPUs, a clock that is off, a server that takes nothing.
+    controller that leaves out the GPUs, a clock that is off, a server that takes nothing, readings kept out of the book.
 
     Exit code 1 where something is missing (FAULT), 3 where numbers may be wrong (doubt), else 0.
 
@@ -43,6 +43,8 @@ def doctor(
     lines = examine(seen, optional=file is None, now_s=time.time())
     if file is not None:
         lines += examine_target(file.agent, file.agent.name or this_node())
+        if (root := file.agent.book) and (root / "state.sqlite").exists():
+            lines += [Line("doubt", f"book {root}", words) for words in _aside(root)]
         if not devices:
             lines.append(Line("fault", str(config), "It names nothing to read. See: wattkeeper agent discover"))
     elif not any(s.found.meters for s in seen):
@@ -61,3 +63,10 @@ def doctor(
     grades = {line.grade for line in lines}
     if grades & {"fault", "doubt"}:
         raise typer.Exit(1 if "fault" in grades else common.REFUSED)
+
+
+def _aside(root: Path) -> list[str]:
+    """Return what of a book's live readings is kept out of it."""
+    from wattkeeper import loop
+
+    return loop.kept_aside(common.open_book(root), common.now_ms())

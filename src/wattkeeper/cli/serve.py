@@ -1,4 +1,4 @@
-"""`wattkeeper serve`: receive readings over HTTP."""
+"""`wattkeeper serve`: a book on the network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import typer
 
 def serve(
     book: Path = typer.Argument(Path(), envvar="WATTKEEPER_BOOK", help="The book's directory."),
+    ingest: bool = typer.Option(
+        True,
+        help="Take readings: batches of agents and scripts, and Prometheus remote write. Without it only health and "
+        "metrics are answered, and what agents on this machine journal is folded.",
+    ),
     listen: str = typer.Option("127.0.0.1:8470", help="Address and port; [::]:8470 for IPv6."),
     token_file: Path | None = typer.Option(
         None, help="File with tokens, one a line, that may send beside those of `wattkeeper token`."
@@ -20,16 +25,16 @@ def serve(
     cert: Path | None = typer.Option(None, help="Certificate for TLS (PEM)."),
     key: Path | None = typer.Option(None, help="Its private key (PEM)."),
 ) -> None:
-    """Receive readings from agents, scripts and Prometheus over HTTP; what is acknowledged is safe on disk.
+    """Serve a book: take readings from agents, scripts and Prometheus over HTTP, and fold them into it.
 
-    Stops on SIGTERM or Ctrl-C, after folding what it has into the book.
+    What is acknowledged is safe on disk. Stops on SIGTERM or Ctrl-C, after folding what it has into the book.
 
-    Example: wattkeeper serve mybook --listen 0.0.0.0:8470 --token-file /etc/wattkeeper/tokens
+    Example: wattkeeper serve mybook --ingest --listen 0.0.0.0:8470 --token-file /etc/wattkeeper/tokens
     """
     from wattkeeper.server.serve import Settings, serve
 
     host, port = _parted(listen)
-    settings = Settings(host, port, token_file, fold_every, round(max_body * 2**20), cert, key)
+    settings = Settings(host, port, ingest, token_file, fold_every, round(max_body * 2**20), cert, key)
     serve(book, settings, lambda words: typer.echo(words, err=True))
 
 

@@ -5,7 +5,8 @@ is looked at; all others (nearly all) are not touched. What a looked-at step can
 
 wrap     it fell, and adding the counter's known maximum makes the step plausible: measured.
 glitch   one to three readings stand apart and the counter then goes on from where it was (a failed read that says 0,
-         a sentinel, a dip of a late reading): those readings are dropped.
+         a sentinel); or readings lie a little lower until the counter is back (late ones, those of a second reader whose
+         clock is behind), or one lies so close before the next that its time must be off: those are dropped.
 reset    the counter starts again (driver reload, reboot): the energy of this one step is imputed.
 gap      the counter survived a silence: the energy is exact in total, its course in time is a straight line.
 
@@ -34,6 +35,7 @@ LOOK_BACK, LOOK_AHEAD = 4, 3
 
 _MAX_GLITCH = 3
 _DIP = 0.9
+_LEAP = 4.0
 _NEVER = 2**62
 _LOW_32 = 0xFFFFFFFF
 
@@ -121,28 +123,35 @@ def repair(
         if rise < 0 and wrap_mj > 0 and 0 <= rise + wrap_mj <= bound:
             code, energy = WRAP, rise + wrap_mj
         elif rise < 0 or rise > bound:
-            nxt = _back_in_line(time_ms, value, n, i, max_gap_ms, bound_w)
-            if nxt > i:
+            apart = _stands_apart(time_ms, value, p, i, since, max_gap_ms, bound_w)
+            nxt = i if apart else _back_in_line(time_ms, value, n, i, max_gap_ms, bound_w)
+            if nxt == n:  # nothing more is known: the curve ends before them
+                code, energy = GLITCH, 0
+            elif nxt > i:
                 code, energy = GLITCH, value[nxt] - value[p]
+            elif apart:
+                p -= 1
+                code, energy = GLITCH, value[i] - value[p]
             else:
                 code, energy = RESET, _imputed(time_ms, value, p, i, offset, since, bound_w)
+        end = min(nxt, n - 1)
         begin_ms = time_ms[p]
-        step_ms = time_ms[nxt] - begin_ms
-        lift = energy - (value[nxt] - value[p])
+        step_ms = time_ms[end] - begin_ms
+        lift = energy - (value[end] - value[p])
         if code != GAP:  # settle the stretch since the last change: shift it to its place and lift it by the offset
-            _move(time_ms, value, since, i, dropped, offset)
-            dropped += nxt - i
+            _move(time_ms, value, since, p + 1, dropped, offset)
+            dropped += nxt - p - 1
             offset += lift
             since = nxt
             done = nxt + 1
         if code == RESET or step_ms > max_gap_ms:
             marks[n_marks, 0] = begin_ms
-            marks[n_marks, 1] = time_ms[nxt]
+            marks[n_marks, 1] = time_ms[end]
             marks[n_marks, 2] = IMPUTED if code == RESET else BRIDGED
             n_marks += 1
         events[n_events, 0] = code
         events[n_events, 1] = begin_ms
-        events[n_events, 2] = time_ms[nxt]
+        events[n_events, 2] = time_ms[end]
         events[n_events, 3] = energy
         n_events += 1
     _move(time_ms, value, since, n, dropped, offset)
@@ -160,24 +169,51 @@ def _move(time_ms: Int64s, value: Int64s, start: int, stop: int, back: int, lift
 def _back_in_line(time_ms: Int64s, value: Int64s, n: int, i: int, max_gap_ms: int, bound_w: int) -> int:
     """Return the reading that goes on from the one before i after a glitch at i; i itself when there is none.
 
-    A small fall without a silence is a late reading when one of the next few goes on; zeros are failed reads; any other
-    glitch has to end in a step as odd as the one it began with.
+    A small fall without a silence is a late reading, or one of a second reader whose clock is behind, when the counter is
+    back before a silence would have passed; n where the readings end before that. Zeros are failed reads. A rise too fast
+    for its step is none for the step to the next reading, where that one is no silence. Any other glitch has to end in a
+    step as odd as the one it began with: where the ceiling is not known, in a leap, a rise several times as fast as that
+    from before the glitch.
     """
     p = i - 1
-    late = _DIP * value[p] <= value[i] < value[p] and time_ms[i] - time_ms[p] <= max_gap_ms
-    for j in range(i + 1, min(i + 1 + _MAX_GLITCH, n)):
-        rise = value[j] - value[p]
-        if rise < 0 or (bound_w > 0 and rise > bound_w * (time_ms[j] - time_ms[p])):
+    short = value[i] > value[p]
+    least = _DIP * value[p]
+    late = least <= value[i] < value[p] and time_ms[i] - time_ms[p] <= max_gap_ms
+    for j in range(i + 1, n if late else min(i + 1 + _MAX_GLITCH, n)):
+        if j > i + _MAX_GLITCH and (value[j] < least or time_ms[j] - time_ms[p] > max_gap_ms):
+            return i
+        rise, span_ms = value[j] - value[p], time_ms[j] - time_ms[p]
+        if rise < 0 or (bound_w > 0 and rise > bound_w * span_ms):
             continue
-        last_rise = value[j] - value[j - 1]
-        if (
-            late
-            or value[j - 1] == 0
-            or last_rise < 0
-            or (bound_w > 0 and last_rise > bound_w * (time_ms[j] - time_ms[j - 1]))
-        ):
+        last_rise, last_ms = value[j] - value[j - 1], time_ms[j] - time_ms[j - 1]
+        leap = _is_leap(last_rise, last_ms, rise, span_ms)
+        if late or value[j - 1] == 0 or last_rise < 0 or (last_rise > bound_w * last_ms if bound_w > 0 else leap):
             return j
-    return i
+        if short and j == i + 1 and span_ms <= max_gap_ms:
+            return j
+    return n if late and value[n - 1] >= least and time_ms[n - 1] - time_ms[p] <= max_gap_ms else i
+
+
+@njit
+def _stands_apart(time_ms: Int64s, value: Int64s, p: int, i: int, since: int, max_gap_ms: int, bound_w: int) -> bool:
+    """Return whether p is the odd one of the step from p to i: from the reading before p the counter goes on at i.
+
+    It leapt at p and is back at i, as where a second counter has the same name; or the step is only too short for its
+    rise, as where two readers of one counter each lose milliseconds between its value and the time that they write down.
+    """
+    q = p - 1
+    if q < since or not value[q] <= min(value[p], value[i]) or time_ms[i] - time_ms[q] > max_gap_ms:
+        return False
+    rise, span_ms = value[i] - value[q], time_ms[i] - time_ms[q]
+    if bound_w > 0 and rise > bound_w * span_ms:
+        return False
+    return value[i] > value[p] or _is_leap(value[p] - value[q], time_ms[p] - time_ms[q], rise, span_ms)
+
+
+@njit
+def _is_leap(rise: int, span_ms: int, around: int, around_ms: int) -> bool:
+    """Return whether a rise is several times as fast as the one around it."""
+    return bool(rise * float(around_ms) > _LEAP * around * span_ms)
 
 
 @njit
@@ -244,7 +280,8 @@ def accumulate_intervals(
     """Turn energy per interval [mJ], stamped at its end, into points of a cumulative curve.
 
     Return points, marks, events. Where intervals are missing, the hole is imputed at the mean power of the interval
-    before it. Two values closer than one interval overlap; the later one then counts from the earlier one's end.
+    before it. Two values closer than one interval overlap, as those of two readers do; the later one then counts from the
+    earlier one's end, for its part of the interval.
     """
     out_ms[0] = time_ms[0] - interval_ms
     out_mj[0] = 0
@@ -267,8 +304,13 @@ def accumulate_intervals(
             events[n_marks, 3] = energy
             n_marks += 1
             points += 1
+        energy = value[i]
+        if hole_ms < 0:  # in whole numbers: value × step may not fit
+            whole = value[i] // interval_ms
+            step_ms = interval_ms + hole_ms
+            energy = whole * step_ms + (value[i] - whole * interval_ms) * step_ms // interval_ms
         out_ms[points] = time_ms[i]
-        out_mj[points] = out_mj[points - 1] + value[i]
+        out_mj[points] = out_mj[points - 1] + energy
         points += 1
     return points, n_marks, n_marks
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import math
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,21 +16,20 @@ import polars as pl
 from numpy.typing import NDArray
 
 from wattkeeper import config
-from wattkeeper.core.assets import MARGIN, Asset, AssetTree, Meter
+from wattkeeper.core.assets import Asset, AssetTree, Meter
 from wattkeeper.core.clock import day_of, day_start_ms, next_day
 from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
+from wattkeeper.lake.bounds import Bounds
 from wattkeeper.lake.delta import Mark, Partition, Table
+from wattkeeper.lake.lock import WritingLock, nothing
 from wattkeeper.lake.readings import ReadingsStore, names_of
 from wattkeeper.lake.state import State
 
 FORMAT = "2"
 """Layout of the directory; a book of another format is refused."""
 
-
-NEVER = 2**62
-"""No reading is above it."""
 
 FOREVER_MS = 2**62
 """End of what has no end yet."""
@@ -40,21 +38,21 @@ CURE = "declare it in the site file under [[meter]]"
 
 
 class Book:
-    """A book on disk. `create` makes one, `Book(root)` opens one."""
+    """A book on disk. `create` makes one, `Book(root)` opens one. say: told once that writing waits for another process."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] = nothing) -> None:
         self.root = root
         if not (root / "state.sqlite").exists():
             raise BookError(f"{root} is not a book. Make one with: wattkeeper init {root}")
         self.state = State(root / "state.sqlite")
         if (found := self.state.fact("format")) != FORMAT:
             raise BookError(f"Book {root} has format {found}; this version of Wattkeeper reads format {FORMAT}.")
-        self._writing = False
+        self._lock = WritingLock(root / "lock", say)
         self._known: tuple[str | None, AssetTree, list[Meter]] | None = None
         self.readings = ReadingsStore(root)
-        self.jobs_table = Table(root / "jobs", JOBS, by_day=False)
-        self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False)
-        self.signals_table = Table(root / "signals", SIGNALS, by_day=False)
+        self.jobs_table = Table(root / "jobs", JOBS, by_day=False, durable=True)
+        self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False, durable=True)
+        self.signals_table = Table(root / "signals", SIGNALS, by_day=False, durable=True)
         self.postings = Table(root / "postings", POSTINGS)
         self.job_days = Table(root / "job_days", JOB_DAYS)
         self.meter_hours = Table(root / "meter_hours", METER_HOURS)
@@ -111,19 +109,10 @@ class Book:
             self._known = (now, tree, list((met | {m.id: m for m in self.site_file.meters()}).values()))
         return self._known[1:]
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the only process that writes to the book; waits while another one does. Within it, once more is the same."""
-        if self._writing:
-            yield
-            return
-        with (self.root / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            self._writing = True
-            try:
-                yield
-            finally:
-                self._writing = False
+    def writing(self) -> AbstractContextManager[None]:
+        """Be the only thread that writes to the book; waits while another one does, of this process or any other. Within
+        it, once more is the same."""
+        return self._lock.held()
 
     def take(self, intake: Intake, now_ms: int, mark: Mark | None = None, *, replace: bool = False) -> list[Reject]:
         """Keep one batch; return the rows it refused, its own and those that fit nothing in the book.
@@ -274,28 +263,15 @@ class Book:
     def _possible(
         self, rows: pl.DataFrame, known: Mapping[str, Meter], source: str, refused: list[Reject]
     ) -> pl.DataFrame:
-        """Return the readings without power, or energy of an interval, that the asset cannot draw; those are refused.
-
-        The bound is 1.2 × the asset's ceiling, as for counters, which are looked at step by step when they are read.
-        """
-        tree, names = self.tree(), names_of(rows["meter"])
-        bound, span_ms = np.full(len(names), NEVER, np.int64), np.zeros(len(names), np.int64)
-        for code, name in enumerate(names):
-            meter = known.get(name)
-            if meter is None or meter.asset not in tree.assets:
-                continue
-            span_ms[code] = {"power": 1000, "energy_interval": meter.interval_ms}.get(meter.quantity, 0)
-            if span_ms[code] and (ceiling_w := tree[meter.asset].ceiling_w):
-                bound[code] = round(MARGIN * ceiling_w * int(span_ms[code]))
+        """Return the readings without those that the asset cannot have, as lake/bounds.py says; those are refused."""
+        bounds, names = Bounds(known, self.tree()), names_of(rows["meter"])
         codes, value = rows["meter"].to_physical().to_numpy(), rows["value"].to_numpy()
-        above = value > bound[codes]
-        for code in np.unique(codes[above]).tolist():
-            bad = value[above & (codes == code)]
-            ceiling_w, largest_w = tree[known[names[code]].asset].ceiling_w, bad.max() / span_ms[code]
-            why = f"up to {largest_w:,.0f} W, and it cannot draw more than {ceiling_w:,.0f} W"
-            cure = "is the unit right? Else set max_power_w of its asset"
-            refused.append(Reject(source, 0, f"{len(bad)} readings of meter '{names[code]}': {why}; {cure}"))
-        return rows.filter(~above) if above.any() else rows
+        outside = bounds.outside(names, codes, value)
+        for code in np.unique(codes[outside]).tolist():
+            bad = value[outside & (codes == code)]
+            why = bounds.why(names[code], int(bad.min()), int(bad.max()))
+            refused.append(Reject(source, 0, f"{len(bad)} readings of meter '{names[code]}': {why}"))
+        return rows.filter(~outside) if outside.any() else rows
 
     def _days_of(self, site: str, rows: pl.DataFrame) -> Iterable[tuple[Partition, pl.DataFrame]]:
         """Yield a site's readings by local day."""

@@ -1,12 +1,14 @@
 """One Delta table of a book: our own Parquet files, committed to its log in one step.
 
-Files are written first and named in the log after, so a crash leaves the table as it was. Files that a commit replaces
-stay on disk for time travel until `vacuum` is asked to delete them.
+Files are written first and named in the log after, so a crash leaves the table as it was. A durable table's files are
+safe on disk, through a loss of power too, when `commit` returns. Files that a commit replaces stay on disk for time travel
+until `vacuum` is asked to delete them.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -56,11 +58,15 @@ class DataFile:
 
 @dataclass
 class Table:
-    """A Delta table under `root`; rows of tables that are not parted by day stand in the partition ("", "")."""
+    """A Delta table under `root`; rows of tables that are not parted by day stand in the partition ("", "").
+
+    durable: for what cannot be made again; what is derived does without the wait for the disk.
+    """
 
     root: Path
     spec: TableSpec
     by_day: bool = True
+    durable: bool = False
     _delta: DeltaTable | None = None
     _listed: tuple[int, list[DataFile]] | None = None
     _adds: list[AddAction] = field(default_factory=list)
@@ -147,6 +153,7 @@ class Table:
         """Commit what is staged as one version, and with it how far a source was read; return the newest version."""
         if self._adds or self._removes:
             table = self._newest()
+            self._sync([a.path for a in self._adds])
             with_it = CommitProperties(app_transactions=[Transaction(*mark)]) if mark else None
             table.create_write_transaction(
                 [*self._removes, *self._adds],
@@ -157,9 +164,24 @@ class Table:
             )
             self._keep_listed()
             self._adds, self._removes = [], []
+            self._sync([f"_delta_log/{self.version():020}.json"])
             if self.version() % CHECKPOINT == 0:
                 self._newest().create_checkpoint()
+                self._sync([f"_delta_log/{self.version():020}.checkpoint.parquet", "_delta_log/_last_checkpoint"])
         return self.version()
+
+    def _sync(self, paths: Sequence[str]) -> None:
+        """Wait until some files of a durable table, and the folders they are in, are safe on disk."""
+        if not self.durable:
+            return
+        files = [self.root / p for p in paths]
+        folders = {above for file in files for above in file.parents if above.is_relative_to(self.root)}
+        for path in (*files, *folders):
+            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
     def _keep_listed(self) -> None:
         """Bring the list of files up to a commit just made, where nobody else has committed since it was read."""

@@ -2,15 +2,16 @@
 
 A piece's readings and the place it was read up to stand in the log of the readings in one commit; so a crash before
 `forget` costs a look at the journal, and no batch is taken twice. A batch that a sender sends again is known by its id.
-What fits nothing in the book (readings of a meter that nobody declared, assets in one that nobody declared) is told and
-kept aside in a journal of its own, and tried again when the book has met something new or has another site file.
+What does not fit the book is told and kept aside in a journal of its own: readings of a meter that nobody declared, assets
+in one that nobody declared, values that the meter's asset cannot have. It is tried again when the book has met something
+new or has another site file.
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -19,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper import __version__
-from wattkeeper.core.assets import AssetTree
+from wattkeeper.core.assets import Asset, AssetTree, Meter
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import BatchError, ConfigError, JournalFullError
 from wattkeeper.core.live import Sample
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.lake.batches import Received, decode, readings
 from wattkeeper.lake.book import CURE, Book
+from wattkeeper.lake.bounds import ANY, Bounds
+from wattkeeper.lake.doubled import Doubled
 from wattkeeper.lake.journal import Journal, Position, Reader, writers
 
 ASIDE = "aside"
@@ -48,7 +51,7 @@ REMEMBERED_MS = 30 * 86_400_000
 class Folded:
     """What folding did: batches and readings taken, batches known already, readings kept aside, and what was refused.
 
-    doubts: sentences about damage in the journal.
+    doubts: sentences about damage in the journal, and about meters that two agents report.
     """
 
     batches: int = 0
@@ -63,13 +66,16 @@ class Folded:
 class _Piece:
     """Batches that are folded together, ids of those that a fold before this one took, and where the last one ends.
 
-    unfit: batches, as bytes, that are kept aside; aside: how many readings they have.
+    unfit: batches, as bytes, that are kept aside; aside: how many readings they have. strange: by unknown meter, how many
+    readings; odd: by meter, how many readings it cannot have, the least and the largest.
     """
 
     batches: list[Received] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     unfit: list[bytes] = field(default_factory=list)
+    strange: dict[str, int] = field(default_factory=dict)
+    odd: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     aside: int = 0
     rows: int = 0
     end: Position = field(default_factory=lambda: Position(0, 0))
@@ -89,27 +95,34 @@ def fold(book: Book, now_ms: int, *, piece_rows: int = PIECE_ROWS) -> Folded:
 
     Memory does not grow with the journal: it is read in pieces of about piece_rows readings.
     """
-    done = Folded()
+    done, reporters = Folded(), Doubled()
     with book.writing():
         if book.state.fact(ASIDE) != (known := _known(book)):
-            _fold_journal(book, Reader(book.root, ASIDE), now_ms, piece_rows, done, sent=False)
+            _fold_journal(book, Reader(book.root, ASIDE), now_ms, piece_rows, done, None)
             book.state.remember(**{ASIDE: known})
         for writer in writers(journal_root(book.root)):
-            _fold_journal(book, Reader(journal_root(book.root), writer), now_ms, piece_rows, done)
+            _fold_journal(book, Reader(journal_root(book.root), writer), now_ms, piece_rows, done, reporters)
+        done.doubts += reporters.tell(book.state, now_ms)
     return done
 
 
-def _fold_journal(book: Book, reader: Reader, now_ms: int, piece_rows: int, done: Folded, *, sent: bool = True) -> None:
-    """Fold one writer's journal. sent: it holds what senders sent, who may send it again."""
+def _fold_journal(
+    book: Book, reader: Reader, now_ms: int, piece_rows: int, done: Folded, reporters: Doubled | None
+) -> None:
+    """Fold one writer's journal. reporters: told who sent what, who may send it again; None: it is what was kept aside."""
+    sent = reporters is not None
     taken_to = book.readings.table.marked(reader.identity())
-    once: set[str] = set()
+    once: set[bytes] = set()
     for piece in _pieces(reader, taken_to, now_ms, piece_rows):
         seen = _Seen(book.state.seen({_parted(b)[0] for b in piece.ids()}) if sent else {})
         for batch_id in piece.taken:
             seen.add(batch_id)
         new = [b for b in piece.batches if seen.add(b.id)] if sent else _first(piece.batches, once)
         done.again += len(piece.batches) - len(new)
-        sound = _fitting(book, new, piece)
+        if reporters is not None:
+            for b in new:
+                reporters.add(b)
+        sound = _fitting(book, new, piece, f"journal {reader.folder.name}")
         _put_aside(book, piece, done)
         if sound or piece.rejects:
             mark = (reader.identity(), _number(piece.end))
@@ -148,6 +161,18 @@ def _pieces(reader: Reader, taken_to: int, now_ms: int, piece_rows: int) -> Iter
         yield piece
 
 
+def kept_aside(book: Book, now_ms: int) -> list[str]:
+    """Return what is kept aside and why, as things stand now, a sentence each; none where nothing is. Changes nothing."""
+    reader, once = Reader(book.root, ASIDE), set[bytes]()
+    told: list[str] = []
+    for piece in _pieces(reader, book.readings.table.marked(reader.identity()), now_ms, PIECE_ROWS):
+        fitting = sum(b.rows for b in _fitting(book, _first(piece.batches, once), piece, ""))
+        told += [r.reason for r in piece.rejects]
+        if fitting:
+            told.append(f"{fitting} readings that were kept aside fit the book now. Run: wattkeeper attribute")
+    return told
+
+
 def _put_aside(book: Book, piece: _Piece, done: Folded) -> None:
     """Keep aside what fits nothing, before the rest of its piece is committed."""
     if not piece.unfit:
@@ -168,12 +193,18 @@ def _known(book: Book) -> str:
     return f"{book.state.fact('registered')} {site_file} {__version__}"
 
 
-def _first(batches: list[Received], once: set[str]) -> list[Received]:
-    """Return batches without those whose id came before."""
+def _first(batches: list[Received], once: set[bytes]) -> list[Received]:
+    """Return batches without those that came before just so: a crash may have kept one aside twice.
+
+    Not by id alone: what is kept aside of a batch before a crash and after it may differ.
+    """
     new = []
     for b in batches:
-        if not b.id or b.id not in once:
-            once.add(b.id)
+        digest = hashlib.blake2b(repr((b.id, b.meters)).encode(), digest_size=16)
+        for column in (b.index, b.time_ms, b.value):
+            digest.update(column.tobytes())
+        if digest.digest() not in once:
+            once.add(digest.digest())
             new.append(b)
     return new
 
@@ -191,16 +222,22 @@ def _intake(source: str, batches: list[Received], rejects: list[Reject]) -> Inta
         places = np.array([names.setdefault(m, len(names)) for m in b.meters], np.int32)
         indexes.append(places[b.index])
     intake = Intake(source, rejects=rejects)
-    intake.assets = list({a.id: a for b in batches for a in b.assets}.values())
-    intake.meters = list({m.id: m for b in batches for m in b.declared}.values())
+    intake.assets, intake.meters = _first_met(batches)
     if batches:
         time_ms, value = (np.concatenate([getattr(b, c) for b in batches]) for c in ("time_ms", "value"))
         intake.readings = readings(list(names), np.concatenate(indexes), time_ms, value)
     return intake
 
 
-def _fitting(book: Book, batches: list[Received], piece: _Piece) -> list[Received]:
-    """Return what of some batches has a place in the book; the rest is noted in the piece."""
+def _first_met(batches: Sequence[Received]) -> tuple[list[Asset], list[Meter]]:
+    """Return the assets and meters that batches bring, each as it was first met."""
+    last_first = batches[::-1]
+    assets = {a.id: a for b in last_first for a in reversed(b.assets)}
+    return list(assets.values()), list({m.id: m for b in last_first for m in reversed(b.declared)}.values())
+
+
+def _fitting(book: Book, batches: list[Received], piece: _Piece, source: str) -> list[Received]:
+    """Return what of some batches fits the book; the rest is noted in the piece."""
     tree, fitting = book.tree(), []
     for b in batches:
         try:
@@ -210,9 +247,16 @@ def _fitting(book: Book, batches: list[Received], piece: _Piece) -> list[Receive
             _set_aside(piece, b, np.ones(b.rows, np.bool_))
         else:
             fitting.append(b)
-    declared = [m for b in fitting for m in b.declared]
-    known = {m.id for m in chain(book.meters(), declared) if m.asset in tree.assets}
-    return [_of_known_meters(b, known, piece) for b in fitting]
+    _, declared = _first_met(fitting)
+    known = {m.id: m for m in chain(declared, book.meters()) if m.asset in tree.assets}
+    bounds = Bounds(known, tree)
+    fitting = [_possible(b, known, bounds, piece) for b in fitting]
+    for name, count in piece.strange.items():
+        piece.rejects.append(Reject(source, 0, f"{count} readings of unknown meter '{name}' are kept aside: {CURE}"))
+    for name, (count, least, largest) in piece.odd.items():
+        why = bounds.why(name, least, largest)
+        piece.rejects.append(Reject(source, 0, f"{count} readings of meter '{name}' are kept aside: {why}"))
+    return fitting
 
 
 def _grown(book: Book, tree: AssetTree, batch: Received) -> AssetTree:
@@ -223,20 +267,23 @@ def _grown(book: Book, tree: AssetTree, batch: Received) -> AssetTree:
     return tree.with_assets(book.placed(new)) if new else tree
 
 
-def _of_known_meters(batch: Received, known: set[str], piece: _Piece) -> Received:
-    """Return a batch without the readings of unknown meters, which are noted in the piece."""
+def _possible(batch: Received, known: Container[str], bounds: Bounds, piece: _Piece) -> Received:
+    """Return a batch without readings of unknown meters and without what its meters cannot read; both are noted."""
     strange = np.array([m not in known for m in batch.meters], np.bool_)
-    if not strange.any():
+    unknown = strange[batch.index]
+    odd = bounds.outside(batch.meters, batch.index, batch.value) & ~unknown
+    misfit = unknown | odd
+    if not misfit.any():
         return batch
-    counts = np.bincount(batch.index, minlength=len(strange))
-    for i in np.flatnonzero(strange & (counts > 0)).tolist():
-        reason = f"{counts[i]} readings of unknown meter '{batch.meters[i]}' are kept aside: {CURE}"
-        piece.rejects.append(Reject(f"batch {batch.id}", 0, reason))
-    mask = strange[batch.index]
-    if mask.any():
-        _set_aside(piece, batch, mask)
-    columns = {name: getattr(batch, name)[~mask] for name in ("index", "time_ms", "value")}
-    return replace(batch, **columns)
+    for i in np.unique(batch.index[unknown]).tolist():
+        name = batch.meters[i]
+        piece.strange[name] = piece.strange.get(name, 0) + int((batch.index == i).sum())
+    for i in np.unique(batch.index[odd]).tolist():
+        name, value = batch.meters[i], batch.value[odd & (batch.index == i)]
+        count, least, largest = piece.odd.get(name, (0, ANY, -ANY))
+        piece.odd[name] = (count + len(value), min(least, int(value.min())), max(largest, int(value.max())))
+    _set_aside(piece, batch, misfit)
+    return replace(batch, **{name: getattr(batch, name)[~misfit] for name in ("index", "time_ms", "value")})
 
 
 def _set_aside(piece: _Piece, batch: Received, mask: NDArray[np.bool_]) -> None:

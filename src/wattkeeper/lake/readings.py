@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -77,7 +78,7 @@ class ReadingsStore:
     """The readings table and its indexes under a book's root."""
 
     def __init__(self, root: Path) -> None:
-        self.table = Table(root / "readings", READINGS)
+        self.table = Table(root / "readings", READINGS, durable=True)
         self.index_root = root / "index"
 
     def append(self, rows: pl.DataFrame, part: Partition, *, replace: bool = False) -> None:
@@ -145,8 +146,11 @@ class ReadingsStore:
         path = self.index_root / f"{Path(file.path).stem}.npz"
         if not path.exists():
             return None
-        with np.load(path, allow_pickle=False) as kept:
-            names, split, table = kept["meters"].tolist(), int(kept["split"]), kept["table"]
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                names, split, table = kept["meters"].tolist(), int(kept["split"]), kept["table"]
+        except (ValueError, EOFError, BadZipFile):  # half written when the power went
+            return None
         return _pieces(file.path, names, table, split)
 
     def forget_indexes(self) -> None:

@@ -17,7 +17,7 @@ from wattkeeper.ledger.layout import Layout, primary
 
 Int64s = NDArray[np.int64]
 
-RULES = b"ledger rules 4"
+RULES = b"ledger rules 5"
 """Goes into every digest: change it when the kernel books differently, and all days are attributed anew."""
 
 

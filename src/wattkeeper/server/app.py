@@ -22,6 +22,7 @@ from wattkeeper.server.tokens import Gate
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Handler = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 2**20
 """A body as sent, and as unpacked."""
@@ -49,19 +50,21 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault of ours
 
 
 class App:
-    """One server on one journal. open_keeper: called within the event loop as it starts."""
+    """One server. open_keeper: called within the event loop as it starts; None for a server that takes no readings."""
 
-    def __init__(self, open_keeper: Callable[[], Keeper], gate: Gate, *, max_body_bytes: int = MAX_BODY_BYTES) -> None:
-        self._open_keeper, self._gate, self.max_body_bytes = open_keeper, gate, max_body_bytes
+    def __init__(
+        self, open_keeper: Callable[[], Keeper] | None, gate: Gate, metrics: Metrics, *,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:  # fmt: skip
+        self._open_keeper, self._gate, self.metrics, self.max_body_bytes = open_keeper, gate, metrics, max_body_bytes
         self.keeper: Keeper | None = None
-        self.metrics = Metrics(lambda: self.keeper.journal.size_bytes() if self.keeper else 0)
         self._active = 0
-        self._routes = {
-            "/v1/readings": ("POST", self._readings),
-            "/api/v1/write": ("POST", self._remote_write),
+        self._routes: dict[str, tuple[str, Handler]] = {
             "/healthz": ("GET", self._health),
             "/metrics": ("GET", self._metrics),
         }
+        if open_keeper:
+            self._routes |= {"/v1/readings": ("POST", self._readings), "/api/v1/write": ("POST", self._remote_write)}
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request, or start and stop."""
@@ -77,23 +80,26 @@ class App:
         while True:
             kind = (await receive())["type"]
             if kind == "lifespan.startup":
-                self.keeper = self._open_keeper()
+                self.keeper = self._open_keeper() if self._open_keeper else None
             elif self.keeper:
                 await asyncio.to_thread(self.keeper.close)
             await send({"type": f"{kind}.complete"})
             if kind == "lifespan.shutdown":
                 return
 
-    def _route(self, scope: Message) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+    def _route(self, scope: Message) -> Handler:
         method, handler = self._routes.get(scope["path"], ("", None))
         if handler is None:
-            raise Refused(404, f"there is nothing at {scope['path']}; readings go to /v1/readings")
+            where = (
+                "readings go to /v1/readings" if self._open_keeper else "it takes no readings; start it with --ingest"
+            )
+            raise Refused(404, f"there is nothing at {scope['path']} of this server; {where}")
         if scope["method"] != method:
             raise Refused(405, f"{scope['path']} takes {method}", allow=method)
         return handler
 
     async def _health(self, _scope: Message, _receive: Receive, send: Send) -> None:
-        fault = self.keeper.fault if self.keeper else "starting"
+        fault = self.keeper.fault if self.keeper else ""
         await _answer_json(
             send, 503 if fault else 200, {"status": "failing", "error": fault} if fault else {"status": "ok"}
         )
@@ -127,18 +133,20 @@ class App:
 
     async def _remote_write(self, scope: Message, receive: Receive, send: Send) -> None:
         headers = _headers(scope)
-        kind = headers.get("content-type", "").replace(" ", "").lower()
-        if not kind.startswith(remote_write.PROTOBUF) or "v2" in kind:
-            raise Refused(415, f"Content-Type is '{kind}'; send {remote_write.PROTOBUF} of remote write 1.0")
+        coding = headers.get("content-encoding", "").strip().lower()
+        if wanted := remote_write.wanted(headers.get("content-type", ""), coding):
+            raise Refused(415, wanted)
 
-        def read(data: bytes, now_ms: int) -> tuple[Body | None, int]:
+        def read(data: bytes, now_ms: int) -> remote_write.Written:
             return remote_write.of_remote_write(data, now_ms, self.max_body_bytes)
 
         with _Counted(self, "remote_write") as counted:
-            (body, refused), begun_s, _ = await self._body(headers, receive, read, aside_bytes=0)
-            if body is not None:
-                await self._keep(body, begun_s, "remote_write")
-            self.metrics.refused_samples.inc(refused)
+            written, begun_s, _ = await self._body(headers, receive, read, aside_bytes=0)
+            if written.body is not None:
+                await self._keep(written.body, begun_s, "remote_write")
+            self.metrics.refused_samples.inc(written.refused)
+            if written.late:
+                raise Refused(400, written.late)
             counted.status = 204
             await _answer(send, 204, b"", "")
 

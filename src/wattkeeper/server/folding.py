@@ -37,7 +37,7 @@ def main(root: Path, every_s: float) -> None:
 def _fold(root: Path) -> dict[str, object]:
     """Fold once; a fault is told, and the next fold tries again. The book is opened anew, for its site file may be new."""
     try:
-        done = loop.fold(Book(root), time.time_ns() // 1_000_000)
+        done = loop.fold(Book(root, _aloud), time.time_ns() // 1_000_000)
     except (WattkeeperError, OSError) as error:
         return {"fault": str(error)}
     refused = [f"{r.source}: {r.reason}" for r in done.refused]
@@ -49,6 +49,11 @@ def _fold(root: Path) -> dict[str, object]:
         "more": len(refused),
         "doubts": done.doubts,
     }
+
+
+def _aloud(words: str) -> None:
+    """Say something on standard error, which is the server's."""
+    print(words, file=sys.stderr, flush=True)
 
 
 def _ended(wait_s: float) -> bool:

@@ -37,9 +37,7 @@ class Metrics:
         gauge("wattkeeper_journal_bytes", "Journaled and not yet given back.").set_function(journal_bytes)
         self.folded = count("wattkeeper_folded_readings", "Readings taken into the book.")
         self.again = count("wattkeeper_folded_again_batches", "Batches that had come before.")
-        self.aside = count(
-            "wattkeeper_folded_aside_readings", "Readings that fit nothing in the book and are kept aside."
-        )
+        self.aside = count("wattkeeper_folded_aside_readings", "Readings that do not fit the book and are kept aside.")
         self.refused = count(
             "wattkeeper_fold_refusals", "Sentences about what was refused or kept aside while folding."
         )

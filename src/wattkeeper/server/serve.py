@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from wattkeeper.core.errors import ConfigError, MissingExtraError, SourceError
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.fold import journal_root
-from wattkeeper.lake.journal import Journal
+from wattkeeper.lake.journal import Journal, Reader, writers
 from wattkeeper.server.app import MAX_BODY_BYTES, App
 from wattkeeper.server.keeper import Keeper
 from wattkeeper.server.metrics import Metrics
@@ -35,10 +36,12 @@ AGAIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server is run. cert, key: PEM files, for TLS. fold_every_s: time from one fold to the next [s]."""
+    """How a server is run. ingest: whether it takes readings. cert, key: PEM files, for TLS. fold_every_s: time from one
+    fold to the next [s]."""
 
     host: str = "127.0.0.1"
     port: int = 8470
+    ingest: bool = True
     token_file: Path | None = None
     fold_every_s: float = 60.0
     max_body_bytes: int = MAX_BODY_BYTES
@@ -53,26 +56,29 @@ def serve(root: Path, settings: Settings, say: Callable[[str], None]) -> None:
     """
     book = Book(root)
     gate = Gate(book.state, read_file(settings.token_file) if settings.token_file else [])
-    if not gate.digests() and not _loopback(settings.host):
+    if settings.ingest and not gate.digests() and not _loopback(settings.host):
         raise ConfigError(
             f"Without a token anyone who reaches {settings.host} could write. "
             "Make one with: wattkeeper token add NAME, or listen on 127.0.0.1."
         )
-    journal = Journal(journal_root(root), WRITER)
-    for doubt in journal.doubts:
+    journals = journal_root(root)
+    metrics = Metrics(lambda: sum(Reader(journals, w).size_bytes() for w in writers(journals)))
+    journal = Journal(journals, WRITER) if settings.ingest else None
+    for doubt in journal.doubts if journal else []:
         say(doubt)
-    app = App(lambda: Keeper(journal), gate, max_body_bytes=settings.max_body_bytes)
+    app = App(partial(Keeper, journal) if journal else None, gate, metrics, max_body_bytes=settings.max_body_bytes)
     server = _Server(_config(app, settings), say)
     # uvicorn raises what it caught once more when it has stopped; by then there is folding to do
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    folding = _Folding(root, settings.fold_every_s, app.metrics, say)
+    folding = _Folding(root, settings.fold_every_s, metrics, say)
     try:
         server.run()
     except SystemExit as error:
         raise SourceError(f"Cannot listen on {settings.host}:{settings.port}. Is the port taken?") from error
     finally:
-        journal.close()
+        if journal:
+            journal.close()
         folding.stop()
 
 

@@ -55,7 +55,7 @@ def place_of(labels: Mapping[str, str], index: tuple[str, ...], host_pattern: st
     model, profile = said(labels, MODEL), said(labels, PROFILE)
     return Place(
         host=_host(said(labels, HOST), host_pattern) or host,
-        index=next((n for n in (_number(labels.get(i, "")) for i in index) if n), ""),
+        index=next((n for n in (_number(said(labels, (i,))) for i in index) if n), ""),
         uuid=said(labels, UUID),
         model=model,
         instance=said(labels, INSTANCE),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.core.assets import MARGIN, MAX_POWER_W
 from wattkeeper.core.units import PPM, UNITS_OF_QUANTITY
 from wattkeeper.integrations.prometheus.names import PERCENT_OR_RATIO, Variable
 
@@ -41,9 +40,6 @@ def _faults(values: Floats, scaled: Floats, variable: Variable) -> list[tuple[st
         ("a mark for 'no value' of DCGM", _blank(values)),
         ("negative", values < 0),
     ]
-    if variable.quantity == "power" and variable.kind in MAX_POWER_W:
-        limit_w = MARGIN * MAX_POWER_W[variable.kind]
-        faults.append((f"above {limit_w:.0f} W, more than any {variable.kind} draws", scaled > limit_w * 1000))
     if variable.quantity == "utilisation":
         faults.append(("a utilisation above 100 %", np.rint(scaled) > PPM))
     if variable.unit == PERCENT_OR_RATIO and _unit_of_ratio(values) is None:
