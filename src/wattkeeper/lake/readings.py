@@ -80,32 +80,15 @@ class ReadingsStore:
         self.table = Table(root / "readings", READINGS)
         self.index_root = root / "index"
 
-    def append(self, rows: pl.DataFrame, part: Partition, *, replace: bool = False) -> None:
-        """Stage readings of one site and day as a further file; `table.commit` makes them count.
+    def append(self, rows: pl.DataFrame, part: Partition) -> pa.Table:
+        """Stage readings of one site and day as a further file, in order; `table.commit` makes them count. Return them.
 
         Their meters are an Enum in the order of their names. Readings that come in the order of time, as they do from
-        agents, are put in order without comparing them. replace: what the day has of the same meters at the same instants
-        goes.
+        agents, are put in order without comparing them.
         """
-        if replace:
-            self._forget(rows, part)
-        self._write(_in_order(rows.select("meter", "time_ms", "value")), part, [rows.height])
-
-    def _forget(self, rows: pl.DataFrame, part: Partition) -> None:
-        """Stage a day without the readings of some meters at some instants."""
-        files = self.days().get(part, [])
-        if not files:
-            return
-        names = READINGS.schema.names()
-        old = pl.concat([pl.read_parquet(self.table.root / f.path, columns=names) for f in files])
-        told = rows.select(pl.col("meter").cast(pl.String), "time_ms")
-        kept = old.with_columns(pl.col("meter").cast(pl.String)).join(told, on=["meter", "time_ms"], how="anti")
-        if kept.height == old.height:
-            return
-        self.table.drop(files)
-        if kept.height:
-            ordered = kept.sort("meter", "time_ms")
-            self._write(ordered.to_arrow(), part, [ordered.height])
+        ordered = _in_order(rows.select("meter", "time_ms", "value"))
+        self._write(ordered, part, [rows.height])
+        return ordered
 
     def days(self) -> dict[Partition, list[DataFile]]:
         """Return the files of each site and day."""
