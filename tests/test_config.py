@@ -31,6 +31,15 @@ def test_a_node_group_becomes_nodes_and_gpus():
         (SITE + "[[asset]]\nid = 'x'\nkind = 'oven'\nparent = 'a'\n", "kind 'oven'. Choose one of site, hall"),
         (SITE + "[[asset]]\nid = 'x'\nkind = 'rack'\nparent = 'b'\n", "stands in 'b', which is not declared"),
         (SITE + "[[nodes]]\nnames = 'n[1-'\nparent = 'a'\n", "Write it like n\\[01-16,20\\]"),
+        (
+            SITE + "intensity = 'average:Germany'\n",
+            r"number 1, intensity: No yearly average named 'Germany'\. Near it are azure:germany",
+        ),
+        (
+            SITE + "intensity = 'average:us-east-1'\n",
+            r"Near it are aws:us-east-1, .*Countries are .*azure:westeurope\.$",
+        ),
+        (SITE + "price = 'average:DE'\n", r"number 1, price: yearly averages are of intensity only; write a number"),
         ("[[site]\n", "is not TOML"),
         ("", r"site: Field required|site"),
     ],

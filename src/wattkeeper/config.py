@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from wattkeeper.core.assets import ASSUMED_PCT, QUANTITIES, Asset, AssetTree, Meter
+from wattkeeper.core.averages import AVERAGE, average
 from wattkeeper.core.clock import zone
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.units import UNITS_OF_QUANTITY
@@ -45,6 +55,18 @@ class SiteConfig(_Table):
         description="Facility energy over IT energy: a number of at least 1 or the id of a signal. "
         "Left out where a facility meter stands on the site itself.",
     )
+
+    @field_validator("intensity", "price", "water", "pue")
+    @classmethod
+    def _average_is_known(cls, named: float | str | None, key: ValidationInfo) -> float | str | None:
+        if isinstance(named, str) and named.startswith(AVERAGE):
+            if key.field_name != "intensity":
+                raise ValueError("yearly averages are of intensity only; write a number or the id of a signal")
+            try:
+                average(named.removeprefix(AVERAGE))
+            except ConfigError as error:
+                raise ValueError(str(error).rstrip(".")) from None
+        return named
 
 
 class AssetConfig(_Table):

@@ -147,7 +147,10 @@ def statement(book: Book, period: str | None = None, by: str = "job", *, full: b
     start_ms, end_ms = span_ms(book, period)
     if ledger is None or start_ms == end_ms:
         raise ConfigError(f"Book {book.root} has no ledger yet. Import readings, then run: wattkeeper attribute")
-    if book.state.fact("attributed_by") != book.site_digest:
+    made_by = book.state.fact("attributed_by")
+    if made_by is None:
+        raise ConfigError(f"The ledger of {book.root} was made by an earlier version. Run: wattkeeper attribute")
+    if made_by != book.site_digest:
         raise ConfigError(f"{book.root}/site.toml was edited since the ledger was made. Run: wattkeeper attribute")
     versions: dict[str, int] = json.loads(ledger)
     within = pl.col("hour_ms").is_between(start_ms, end_ms, closed="left")

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from wattkeeper.config import SiteConfig
+from wattkeeper.core.averages import AVERAGE, average
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.schema import SIGNALS
 from wattkeeper.core.signal import Signal
-from wattkeeper.footprint.averages import average
 from wattkeeper.lake.book import Book
-
-AVERAGE = "average:"
-"""Begins the name of a yearly average of the embedded table, as intensity."""
-
 
 _KEPT: WeakKeyDictionary[Book, tuple[int, dict[tuple[SiteConfig, tuple[str, ...]], dict[str, Signal | None]]]] = (
     WeakKeyDictionary()

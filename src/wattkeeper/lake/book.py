@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -210,19 +211,27 @@ class Book:
         return self.allocations_table.scan().filter("estimated").filter(pl.col("job_id").is_in(exact)).collect()
 
     def vacuum(self, keep_days: float, *, dry_run: bool) -> tuple[int, int]:
-        """Delete what no version of the last days needs; return how many files and bytes those are.
+        """Delete what no version of the last days needs, and the log of those versions; return how many files and bytes.
 
         keep_days: at least as long as anything may write to the book at a time; statements older than that can no longer
-        be made again from the versions they name. dry_run: delete nothing.
+        be made again from the versions they name. dry_run: delete nothing; files of the log are not counted. Raises
+        BookError where the ledger is half made.
         """
         with self.writing():
             return self._vacuum(math.ceil(keep_days * 24), dry_run=dry_run)
 
     def _vacuum(self, keep_hours: int, *, dry_run: bool) -> tuple[int, int]:
+        named: dict[str, int] = json.loads(self.state.fact("ledger") or "{}")
+        if any(self.ledger[name].changed_since(version) for name, version in named.items()):
+            raise BookError(f"The last attribution of {self.root} broke off. Run: wattkeeper attribute")
         tables = (self.readings.table, *self.plain_tables, *self.ledger.values())
         sizes = {p: p.stat().st_size for t in tables for p in t.root.rglob("*.parquet")}
         gone = [p for t in tables for p in t.vacuum(keep_hours, dry_run=dry_run)]
         if not dry_run:
+            if named:
+                self.state.remember(ledger=json.dumps({name: self.ledger[name].version() for name in named}))
+            for table in tables:
+                table.forget_log()
             self.readings.forget_indexes()
         return len(gone), sum(sizes.get(p, 0) for p in gone)
 

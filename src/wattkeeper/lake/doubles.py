@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from wattkeeper.core.schema import READINGS
 from wattkeeper.lake.delta import DataFile
-from wattkeeper.lake.readings import names_of
+from wattkeeper.lake.readings import ROW_GROUP, names_of
 
 
 def among(ordered: pa.Table) -> pl.DataFrame:
@@ -52,30 +52,35 @@ class Doubles:
 
         rows: readings, their meters an Enum in the order of their names.
         """
-        codes, time_ms = rows["meter"].to_physical(), rows["time_ms"]
+        coded = rows.with_columns(code=rows["meter"].to_physical().cast(pl.UInt32))
         names = names_of(rows["meter"])
-        meters = names[codes.min()], names[codes.max()]  # type: ignore[index]
-        span_ms = time_ms.min(), time_ms.max()
+        meters = names[coded["code"].min()], names[coded["code"].max()]  # type: ignore[index]
+        span_ms = rows["time_ms"].min(), rows["time_ms"].max()
+        codes = dict(zip(names, range(len(names)), strict=True))
         for file in files:
-            for group, held in enumerate(self._held_in(file)):
-                if _overlap(held.meters, meters) and _overlap(held.span_ms, span_ms):
-                    yield _otherwise(rows, self._read(file, group).filter(pl.col("time_ms").is_between(*span_ms)))
+            held = enumerate(self._held_in(file))
+            groups = [g for g, (m, s) in held if _overlap(m, meters) and _overlap(s, span_ms)]
+            for known in self._read(file, groups, codes, span_ms) if groups else ():  # type: ignore[arg-type]
+                both = coded.join(known, on=["code", "time_ms"]).filter(pl.col("value") != pl.col("known"))
+                yield both.select(pl.col("meter").cast(pl.String), "time_ms", "value", "known")
 
-    def _read(self, file: DataFile, group: int) -> pl.DataFrame:
-        with pq.ParquetFile(self.root / file.path) as opened:
-            return pl.DataFrame(opened.read_row_group(group, columns=READINGS.schema.names()))
+    def _read(
+        self, file: DataFile, groups: list[int], codes: dict[str, int], span_ms: tuple[int, int]
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the readings of some meters in a span, from some row groups, a bounded number at a time."""
+        with pq.ParquetFile(self.root / file.path, read_dictionary=["meter"], memory_map=True) as opened:
+            for part in opened.iter_batches(ROW_GROUP, groups, READINGS.schema.names(), use_threads=False):
+                meter, time_ms, value = part["meter"], part["time_ms"].to_numpy(), part["value"].to_numpy()
+                code = np.array([codes.get(name, -1) for name in meter.dictionary.to_pylist()], np.int64)[meter.indices]
+                here = (code >= 0) & (span_ms[0] <= time_ms) & (time_ms <= span_ms[1])
+                if here.any():
+                    columns = {"code": code[here].astype(np.uint32), "time_ms": time_ms[here], "known": value[here]}
+                    yield pl.DataFrame(columns)
 
     def _held_in(self, file: DataFile) -> list[_Held]:
         if file.path not in self._held:
             self._held[file.path] = _noted(pq.read_metadata(self.root / file.path))
         return self._held[file.path]
-
-
-def _otherwise(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    meter = pl.col("meter").cast(pl.String).cast(rows.schema["meter"], strict=False)
-    both = rows.join(known.with_columns(meter).rename({"value": "known"}), on=["meter", "time_ms"])
-    differ = both.filter(pl.col("value") != pl.col("known"))
-    return differ.select(pl.col("meter").cast(pl.String), "time_ms", "value", "known")
 
 
 def _noted(meta: pq.FileMetaData) -> list[_Held]:

@@ -59,9 +59,11 @@ class Sorter:
         """Yield readings by site and local day, their meters as an Enum; those of unknown meters are refused."""
         if not readings.height:
             return
-        rows = self._possible(_coded(readings))
-        codes, names = rows["meter"].to_physical().to_numpy(), names_of(rows["meter"])
+        coded = _coded(readings)
+        names = names_of(coded["meter"])
         sites = [self._site_of(name) for name in names]
+        rows = self._possible(coded, [name if site else None for name, site in zip(names, sites, strict=True)])
+        codes = rows["meter"].to_physical().to_numpy()
         for code, count in enumerate(np.bincount(codes, minlength=len(names)).tolist()):
             if count and sites[code] is None:
                 self._refuse(f"{count} readings of {self._stranger(names[code])}")
@@ -71,15 +73,15 @@ class Sorter:
             here = at == i
             yield from _days_of(site, self.zones[site], rows if here.all() else rows.filter(here))
 
-    def _possible(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def _possible(self, rows: pl.DataFrame, names: list[str | None]) -> pl.DataFrame:
         """Return the readings without power, or energy of an interval, that the asset cannot draw; those are refused.
 
         The bound is 1.2 × the asset's ceiling, as for counters, which are looked at step by step when they are read.
+        names: of the meters by code, None for those without a place.
         """
-        names = names_of(rows["meter"])
         bound, span_ms = np.full(len(names), NEVER, np.int64), np.zeros(len(names), np.int64)
         for code, name in enumerate(names):
-            if self._site_of(name) is None:
+            if name is None:
                 continue
             meter = self.meters[name]
             span_ms[code] = {"power": 1000, "energy_interval": meter.interval_ms}.get(meter.quantity, 0)
@@ -88,11 +90,11 @@ class Sorter:
         codes, value = rows["meter"].to_physical().to_numpy(), rows["value"].to_numpy()
         above = value > bound[codes]
         for code in np.unique(codes[above]).tolist():
-            bad = value[above & (codes == code)]
-            ceiling_w, largest_w = self.tree[self.meters[names[code]].asset].ceiling_w, bad.max() / span_ms[code]
+            bad, name = value[above & (codes == code)], names[code]
+            ceiling_w, largest_w = self.tree[self.meters[name].asset].ceiling_w, bad.max() / span_ms[code]
             why = f"up to {largest_w:,.0f} W, and it cannot draw more than {ceiling_w:,.0f} W"
             cure = "is the unit right? Else set max_power_w of its asset"
-            self._refuse(f"{len(bad)} readings of meter '{names[code]}': {why}; {cure}")
+            self._refuse(f"{len(bad)} readings of meter '{name}': {why}; {cure}")
         return rows.filter(~above) if above.any() else rows
 
     def _site_of(self, meter: str) -> str | None:
