@@ -168,7 +168,7 @@ class CsvConfig(_Table):
         description="Signals without an end column: the longest a value may hold [ms]; after that comes a hole. "
         "Default: the largest step between rows that occurs regularly.",
     )
-    scale: float = Field(1.0, gt=0, description="Values are multiplied by this first.")
+    scale: float = Field(1.0, ge=1e-9, le=1e9, description="Values are multiplied by this first.")
     decimal: Literal[".", ","] = Field(".", description="Decimal mark of numbers in text.")
     time_format: str = Field(
         "", description='strptime format, or "s", "ms", "us" for epoch numbers. Default: ISO 8601, found per value.'
