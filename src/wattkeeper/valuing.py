@@ -53,6 +53,10 @@ def _signals_of(book: Book, site: SiteConfig, kinds: Sequence[str]) -> dict[str,
             raise ConfigError(
                 f"Site '{site.id}' takes its {kind} from signal '{name}', which the book does not have. Import it first."
             )
+        if name in imported and infos[name].kind != kind:
+            raise ConfigError(
+                f"Site '{site.id}' takes its {kind} from signal '{name}', which is of {infos[name].kind}."
+            )
     rows = book.signal_rows(*sorted(imported)).partition_by("signal", as_dict=True) if imported else {}
     return {
         kind: None

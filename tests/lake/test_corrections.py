@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.books.small import HOUR, SITE, START, book, held, node, power
+from tests.books.small import HOUR, SITE, START, book, counter, held, node, power, watts
 from wattkeeper import loop
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, SignalInfo
@@ -224,3 +224,35 @@ def test_jobs_of_other_ids_keep_what_they_have(made):
     versions = [t.version() for t in made.plain_tables]
     made.take(job(START + HOUR // 2), now_ms=0, replace=True)
     assert [t.version() for t in made.plain_tables] == versions
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_what_is_held_without_an_end_ends_with_its_run(tmp_path, order):
+    """A prolog said j1 holds the GPU and no epilog came; accounting ends that run after 15 min and the next after 45.
+
+    500 W: j1 has 15 min and, in its second run, 15 more; idle is the rest of the hour. The same in any order.
+    """
+    quarter = HOUR // 4
+    columns = dict.fromkeys(JOBS.schema.names())
+    runs = [(START + 5, START + quarter, "NODE_FAIL"), (START + 2 * quarter, START + 3 * quarter, "COMPLETED")]
+    told = [
+        Intake("sacct", jobs=pl.DataFrame(
+            [columns | {"job_id": "j1", "start_ms": a, "end_ms": b, "state": s}], schema=JOBS.schema))
+        for a, b, s in runs
+    ]  # fmt: skip
+    holds = [("j1", "n1/gpu0", START, None, 1.0, False), ("j1", "n1/gpu0", START + 2 * quarter, None, 1.0, False)]
+    told.append(Intake("prolog", allocations=pl.DataFrame(holds, schema=ALLOCATIONS.schema, orient="row")))
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    for i in order:
+        assert made.take(told[i], now_ms=0) == []
+        loop.attribute(made)
+    assert watts(made) == {"j1": 250.0, "idle": 250.0}
+    assert [made.take(t, now_ms=0) for t in told] == [[], [], []]  # an earlier run is no contradiction
+
+
+def test_a_job_that_runs_still_holds_what_it_holds(tmp_path):
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)], [held("j1", "n1/gpu0", end=None)])
+    row = dict.fromkeys(JOBS.schema.names()) | {"job_id": "j1", "start_ms": START, "state": "RUNNING"}
+    made.take(Intake("sacct", jobs=pl.DataFrame([row], schema=JOBS.schema)), now_ms=0)
+    loop.attribute(made)
+    assert watts(made) == {"j1": 500.0}

@@ -20,6 +20,7 @@ from wattkeeper.core.errors import BookError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
 from wattkeeper.lake.corrections import (
+    BY_RANK,
     contradicted_jobs,
     contradicted_readings,
     contradicted_signals,
@@ -152,7 +153,9 @@ class Book:
                 gone, rows = make_way(table, table.files(), told, mask)
                 self._mark_touched(gone)
             elif table is self.jobs_table and told.height:
-                refused += contradicted_jobs(told, self.jobs(), intake.source)
+                ids = told["job_id"].unique().to_list()
+                known = table.scan().filter(pl.col("job_id").is_in(ids)).collect()
+                refused += contradicted_jobs(told, known, intake.source)
             elif table is self.signals_table and told.height:
                 known = self.signal_rows(*told["signal"].unique().to_list())
                 refused += contradicted_signals(told, known, intake.source)
@@ -160,6 +163,8 @@ class Book:
                 self._mark_touched(rows)
                 if table is self.allocations_table:
                     self._mark_touched(self._guesses_of(rows))
+                elif table is self.jobs_table:
+                    self._mark_touched(self._open_of(rows))
                 table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
             table.commit()
             accepted += rows.height
@@ -210,6 +215,13 @@ class Book:
         exact = rows.filter(~pl.col("estimated"))["job_id"].unique().to_list()
         return self.allocations_table.scan().filter("estimated").filter(pl.col("job_id").is_in(exact)).collect()
 
+    def _open_of(self, jobs: pl.DataFrame) -> pl.DataFrame:
+        """Return the allocations without an end of jobs that have ended: they end with them."""
+        ended = jobs.drop_nulls("end_ms")["job_id"].unique().to_list()
+        return (
+            self.allocations_table.scan().filter(pl.col("end_ms").is_null() & pl.col("job_id").is_in(ended)).collect()
+        )
+
     def vacuum(self, keep_days: float, *, dry_run: bool) -> tuple[int, int]:
         """Delete what no version of the last days needs, and the log of those versions; return how many files and bytes.
 
@@ -238,9 +250,8 @@ class Book:
     def jobs(self) -> pl.DataFrame:
         """Return the jobs, one row each: what is known last about a job wins, ended over running."""
         rows = self.jobs_table.scan().collect()
-        order = ["job_id", pl.col("end_ms").is_not_null(), "end_ms", "start_ms", "state", "name", "user", "project"]
         return (
-            rows.sort(order)
+            rows.sort(BY_RANK)
             .group_by("job_id", maintain_order=True)
             .agg(
                 pl.col("name", "user", "project", "partition", "state").drop_nulls().last(),
@@ -254,6 +265,25 @@ class Book:
     def allocations(self) -> pl.DataFrame:
         """Return the allocations as received."""
         return self.allocations_table.scan().collect()
+
+    def ended(self, allocations: pl.DataFrame) -> pl.DataFrame:
+        """Return allocations, those without an end ended with the run of their job in which they began.
+
+        So a node that dies before its epilog, or a list of running jobs, leaves nothing held for ever. What runs still
+        runs on.
+        """
+        rows = allocations.with_row_index("row")
+        open_ = rows.filter(pl.col("end_ms").is_null()).select("row", "job_id", "start_ms")
+        if not open_.height:
+            return allocations
+        jobs = self.jobs_table.scan().filter(pl.col("job_id").is_in(open_["job_id"].unique().to_list()))
+        runs = jobs.group_by("job_id", "start_ms").agg(pl.col("end_ms").max().alias("until_ms")).collect()
+        after = open_.join(runs.select("job_id", "until_ms"), on="job_id").filter(
+            pl.col("until_ms") > pl.col("start_ms")
+        )
+        first = after.group_by("row").agg(pl.col("until_ms").min())
+        ends = pl.coalesce("end_ms", "until_ms").alias("end_ms")
+        return rows.join(first, on="row", how="left", maintain_order="left").with_columns(ends).drop("row", "until_ms")
 
     def signal_rows(self, *signals: str) -> pl.DataFrame:
         """Return the rows of some signals."""

@@ -23,6 +23,9 @@ Mask = Callable[[pl.DataFrame], pl.Series]
 
 CURE = "to correct it: --replace"
 
+BY_RANK = ["job_id", pl.col("end_ms").is_not_null(), "end_ms", "start_ms", "state", "name", "user", "project"]
+"""Order of what is known of a job, the last word last: ended over running."""
+
 
 def giving_way(intake: Intake, *, replace: bool) -> dict[str, Mask]:
     """Return by table which rows give way to an intake's; a table that is not named loses none.
@@ -82,9 +85,18 @@ def contradicted_signals(new: pl.DataFrame, known: pl.DataFrame, source: str) ->
 
 
 def contradicted_jobs(new: pl.DataFrame, known: pl.DataFrame, source: str) -> list[Reject]:
-    """Return by job what changes nothing, as the book has a later end, or other words on the same end."""
-    words = ["user", "project", "state"]
-    both = new.join(known.drop_nulls("end_ms"), on="job_id", suffix="_known")
+    """Return by job what changes nothing, as the book has a later end of the same run, or other words on the same end.
+
+    known: rows of the book for those jobs. Runs of a job, as of one that was requeued, differ in their start.
+    """
+    words, run = ["user", "project", "state"], ["job_id", "start_ms"]
+    stands = (
+        known.drop_nulls("end_ms")
+        .sort(BY_RANK)
+        .group_by(run, maintain_order=True)
+        .agg(pl.col("end_ms").last(), pl.col(words).drop_nulls().last())
+    )
+    both = new.join(stands, on=run, suffix="_known")
     other = pl.any_horizontal(pl.col(c).is_not_null() & (pl.col(c) != pl.col(f"{c}_known")) for c in words)
     end_ms, known_ms = pl.col("end_ms"), pl.col("end_ms_known")
     found = both.filter((end_ms < known_ms) | ((end_ms == known_ms) & other))
