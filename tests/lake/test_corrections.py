@@ -256,3 +256,18 @@ def test_a_job_that_runs_still_holds_what_it_holds(tmp_path):
     made.take(Intake("sacct", jobs=pl.DataFrame([row], schema=JOBS.schema)), now_ms=0)
     loop.attribute(made)
     assert watts(made) == {"j1": 500.0}
+
+
+def test_a_job_that_was_requeued_runs_again(made):
+    """Its last run has no end yet, so it has none; a record of the time before it ended changes nothing."""
+    rows = [(START, START + 900, "REQUEUED"), (START + 1000, None, "RUNNING")]
+    again = pl.DataFrame([
+        dict.fromkeys(JOBS.schema.names()) | {"job_id": "j1", "start_ms": a, "end_ms": b, "state": s}
+        for a, b, s in rows
+    ], schema=JOBS.schema)  # fmt: skip
+    made.take(Intake("sacct", jobs=again), now_ms=0)
+    assert made.jobs().select("start_ms", "end_ms", "state").rows() == [(START, None, "RUNNING")]
+    made.take(
+        Intake("sacct", jobs=again.tail(1).with_columns(end_ms=pl.lit(START + 5000), state=pl.lit("COMPLETED"))), 0
+    )
+    assert made.jobs().select("start_ms", "end_ms", "state").rows() == [(START, START + 5000, "COMPLETED")]

@@ -248,7 +248,7 @@ class Book:
         return len(gone), sum(sizes.get(p, 0) for p in gone)
 
     def jobs(self) -> pl.DataFrame:
-        """Return the jobs, one row each: what is known last about a job wins, ended over running."""
+        """Return the jobs, one row each: what is known last about a job wins, ended over running, a later run over both."""
         rows = self.jobs_table.scan().collect()
         return (
             rows.sort(BY_RANK)

@@ -23,8 +23,12 @@ Mask = Callable[[pl.DataFrame], pl.Series]
 
 CURE = "to correct it: --replace"
 
-BY_RANK = ["job_id", pl.col("end_ms").is_not_null(), "end_ms", "start_ms", "state", "name", "user", "project"]
-"""Order of what is known of a job, the last word last: ended over running."""
+_END, _START = pl.col("end_ms"), pl.col("start_ms")
+_AGAIN = _END.is_null() & (_END.max().over("job_id") <= _START)
+_PHASE = pl.when(_AGAIN).then(2).when(_END.is_not_null()).then(1).otherwise(0)
+
+BY_RANK = ["job_id", _PHASE, "end_ms", "start_ms", "state", "name", "user", "project"]
+"""Order of what is known of a job, the last word last: ended over running, but running again over ended."""
 
 
 def giving_way(intake: Intake, *, replace: bool) -> dict[str, Mask]:
