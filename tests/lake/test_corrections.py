@@ -271,3 +271,9 @@ def test_a_job_that_was_requeued_runs_again(made):
         Intake("sacct", jobs=again.tail(1).with_columns(end_ms=pl.lit(START + 5000), state=pl.lit("COMPLETED"))), 0
     )
     assert made.jobs().select("start_ms", "end_ms", "state").rows() == [(START, START + 5000, "COMPLETED")]
+
+
+def test_a_signal_of_another_kind_is_told(made):
+    made.write_site_file(SITE + "price = 'i'\n" + node("n1", 0))
+    with pytest.raises(ConfigError, match=r"takes its price from signal 'i', which is of intensity\.$"):
+        loop.attribute(made)
