@@ -242,3 +242,13 @@ def test_a_row_that_cannot_be_true_costs_itself_only(tmp_path, start, tres, reas
 
     assert [(r.row, r.reason) for r in intake.rejects] == [(2, reason)]
     assert intake.jobs["job_id"].to_list() == ["8"]
+
+
+@pytest.mark.parametrize("form", [("utf-8-sig", "\n"), ("utf-8", "\r\n"), ("utf-8-sig", "\r\n")])
+def test_a_file_that_went_through_windows_is_read(tmp_path, form):
+    """A byte order mark and carriage returns change nothing."""
+    encoding, newline = form
+    file = tmp_path / "sacct.txt"
+    line = "7|x|ann|ml|cpu|COMPLETED|Unknown|0|100|64|cpu=64|n1|"
+    file.write_text(f"{HEAD}\n{line}\n", encoding, newline=newline)
+    assert next(SacctSource(file, sizes=SIZES).read()).jobs["job_id"].to_list() == ["7"]

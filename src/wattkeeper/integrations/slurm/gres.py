@@ -154,6 +154,6 @@ def number(value: Any) -> int | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", "replace")
+        return path.read_text("utf-8-sig", "replace")
     except OSError as error:
         raise ImportFileError(f"Cannot read {path}: {error.strerror}.") from error

@@ -98,7 +98,7 @@ class SacctSource:
     def _text(self) -> str:
         if self.path is not None:
             try:
-                return self.path.read_text("utf-8", "replace")
+                return self.path.read_text("utf-8-sig", "replace")
             except OSError as error:
                 raise ImportFileError(f"Cannot read {self.path}: {error.strerror}.") from error
         known = set(_run(["sacct", "--helpformat"]).split())
