@@ -31,6 +31,28 @@ def test_a_node_group_becomes_nodes_and_gpus():
         (SITE + "[[asset]]\nid = 'x'\nkind = 'oven'\nparent = 'a'\n", "kind 'oven'. Choose one of site, hall"),
         (SITE + "[[asset]]\nid = 'x'\nkind = 'rack'\nparent = 'b'\n", "stands in 'b', which is not declared"),
         (SITE + "[[nodes]]\nnames = 'n[1-'\nparent = 'a'\n", "Write it like n\\[01-16,20\\]"),
+        (
+            SITE + "intensity = 'average:Germany'\n",
+            r"number 1, intensity: No yearly average named 'Germany'\. Near it are azure:germany",
+        ),
+        (
+            SITE + "intensity = 'average:us-east-1'\n",
+            r"Near it are aws:us-east-1, .*Countries are .*azure:westeurope\.$",
+        ),
+        (SITE + "price = 'average:DE'\n", r"number 1, price: yearly averages are of intensity only; write a number"),
+        (SITE + "intensity = -5\n", r"number 1, intensity: should be greater than or equal to 0\.$"),
+        (SITE + "price = nan\n", r"number 1, price: should be a finite number\.$"),
+        (SITE + SITE, r"^Asset 'a' is declared twice in the site file\. Keep one of them\.$"),
+        (
+            SITE + "".join(f"[[nodes]]\nnames = 'n[{i}-3]'\nparent = 'a'\n" for i in (1, 3)),
+            "^Asset 'n3' is declared twice",
+        ),
+        (SITE + 2 * "[[meter]]\nid = 'm'\nasset = 'a'\nquantity = 'power'\n", "^Meter 'm' is declared twice"),
+        (SITE + "[[meter]]\nid = 'm'\nasset = 'a'\nquantity = 'energy_interval'\n", "needs interval_ms above 0"),
+        (
+            SITE + "[[asset]]\nid = 'm'\nkind = 'mig'\nparent = 'a'\n",
+            "^MIG instance 'm' stands in 'a', which is no gpu",
+        ),
         ("[[site]\n", "is not TOML"),
         ("", r"site: Field required|site"),
     ],
@@ -52,3 +74,13 @@ def test_two_sites_need_a_place_for_new_nodes():
     """With two sites an unknown node is not put anywhere by guess."""
     with pytest.raises(ConfigError, match="Set default_parent"):
         _ = config.parse(SITE + "[[site]]\nid = 'b'\n").parent_of_new_nodes
+
+
+def test_a_site_file_is_text_with_or_without_a_byte_order_mark(tmp_path):
+    """Windows editors put one before the text; UTF-16 is told in one line."""
+    path = tmp_path / "site.toml"
+    path.write_text(SITE, "utf-8-sig")
+    assert config.load(path).site[0].id == "a"
+    path.write_text(SITE, "utf-16")
+    with pytest.raises(ConfigError, match=r"is not UTF-8 text\. Save it in UTF-8\.$"):
+        config.load(path)

@@ -228,6 +228,7 @@ class SiteRun:
             guessed = rows.filter("estimated")["job_id"].unique().to_list()
             exact = table.filter(~pl.col("estimated") & pl.col("job_id").is_in(guessed) & ~touching).collect()
             rows = pl.concat([rows, exact])
+        rows = self.book.ended(rows)
         jobs = rows["job_id"].unique().sort()
         allocs, alloc0, strange = allocation_arrays(self.layout, rows, jobs, self._until_ms)
         self.done.strangers += len(strange) if first else int((strange >= start_ms).sum())

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from ClusterShell.NodeSet import NodeSet, NodeSetParseError
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from wattkeeper.core.assets import ASSUMED_PCT, QUANTITIES, Asset, AssetTree, Meter
+from wattkeeper.core.averages import AVERAGE, average
 from wattkeeper.core.clock import zone
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.units import UNITS_OF_QUANTITY
@@ -19,6 +30,10 @@ from wattkeeper.core.units import UNITS_OF_QUANTITY
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class SiteConfig(_Table):
@@ -30,27 +45,39 @@ class SiteConfig(_Table):
     )
     timezone: str = Field("UTC", description="IANA time zone of its days and months.")
     zone: str = Field("", description="Grid zone, such as DE-LU. No default is ever guessed.")
-    intensity: float | str | None = Field(
+    intensity: _Amount | str | None = Field(
         None,
         description="Carbon intensity: a number [g CO2e/kWh], the id of an imported signal, or "
         '"average:DE" for the yearly average of a country or cloud region in the embedded table.',
     )
-    price: float | str | None = Field(None, description="Tariff: a number [currency/kWh] or the id of a signal.")
+    price: _Number | str | None = Field(None, description="Tariff: a number [currency/kWh] or the id of a signal.")
     currency: str = Field("EUR", description="Currency of the tariff.")
-    water: float | str | None = Field(
+    water: _Amount | str | None = Field(
         None, description="Water at the site and in generation: a number [L/kWh of facility energy] or a signal."
     )
-    pue: Annotated[float, Field(ge=1)] | str | None = Field(
+    pue: Annotated[float, Field(ge=1, allow_inf_nan=False)] | str | None = Field(
         None,
         description="Facility energy over IT energy: a number of at least 1 or the id of a signal. "
         "Left out where a facility meter stands on the site itself.",
     )
 
+    @field_validator("intensity", "price", "water", "pue")
+    @classmethod
+    def _average_is_known(cls, named: float | str | None, key: ValidationInfo) -> float | str | None:
+        if isinstance(named, str) and named.startswith(AVERAGE):
+            if key.field_name != "intensity":
+                raise ValueError("yearly averages are of intensity only; write a number or the id of a signal")
+            try:
+                average(named.removeprefix(AVERAGE))
+            except ConfigError as error:
+                raise ValueError(str(error).rstrip(".")) from None
+        return named
+
 
 class AssetConfig(_Table):
     """One asset: a hall, a rack, a node, a device, a cooling loop."""
 
-    id: str = Field(description="Unique name, path-like: n01, n01/gpu0.")
+    id: str = Field(min_length=1, description="Unique name, path-like: n01, n01/gpu0.")
     kind: str = Field(description="hall, rack, node, gpu, mig, cpu, dram, device, cooling, distribution or facility.")
     parent: str = Field(description="The asset it stands in.")
     model: str = Field("", description="Maker's model name.")
@@ -73,7 +100,7 @@ class AssetConfig(_Table):
 class NodeGroupConfig(_Table):
     """Many equal nodes at once."""
 
-    names: str = Field(description="Host list such as n[01-16].")
+    names: str = Field(min_length=1, description="Host list such as n[01-16].")
     parent: str = Field(description="Rack, hall or site they stand in.")
     model: str = Field("", description="Maker's model name of the node.")
     cpus: int = Field(0, ge=0, description="CPUs in each, as the scheduler counts them.")
@@ -91,7 +118,7 @@ class NodeGroupConfig(_Table):
 class MeterConfig(_Table):
     """One meter: which asset it measures, what it reports, how good it is."""
 
-    id: str = Field(description="Unique name, as used in the readings.")
+    id: str = Field(min_length=1, description="Unique name, as used in the readings.")
     asset: str = Field(description="The asset it measures: everything inside that asset is included.")
     quantity: Literal["energy_counter", "energy_interval", "power", "utilisation"] = Field(
         description="What it reports."
@@ -146,7 +173,7 @@ class CsvConfig(_Table):
         description="Signals without an end column: the longest a value may hold [ms]; after that comes a hole. "
         "Default: the largest step between rows that occurs regularly.",
     )
-    scale: float = Field(1.0, gt=0, description="Values are multiplied by this first.")
+    scale: float = Field(1.0, ge=1e-9, le=1e9, description="Values are multiplied by this first.")
     decimal: Literal[".", ","] = Field(".", description="Decimal mark of numbers in text.")
     time_format: str = Field(
         "", description='strptime format, or "s", "ms", "us" for epoch numbers. Default: ISO 8601, found per value.'
@@ -282,15 +309,23 @@ class SiteFile(_Table):
         return {node: group.cpus for group in self.nodes for node in expand_hosts(group.names)}
 
     def assets(self) -> AssetTree:
-        """Return the declared assets as a tree."""
+        """Return the declared assets as a tree. Raises ConfigError for one that is declared twice or has no place."""
         found = [Asset(s.id, "site") for s in self.site]
         found += [Asset(**a.model_dump()) for a in self.asset]
         for group in self.nodes:
             found += _expand(group)
-        return AssetTree.of(found)
+        _once([a.id for a in found], "Asset")
+        tree = AssetTree.of(found)
+        for a in found:
+            if a.kind == "mig" and a.parent is not None and tree[a.parent].kind != "gpu":
+                raise ConfigError(
+                    f"MIG instance '{a.id}' stands in '{a.parent}', which is no gpu but a {tree[a.parent].kind}."
+                )
+        return tree
 
     def meters(self) -> list[Meter]:
-        """Return the declared meters."""
+        """Return the declared meters. Raises ConfigError for one that is declared twice or lacks something."""
+        _once([m.id for m in self.meter], "Meter")
         return [Meter(**m.model_dump()) for m in self.meter]
 
 
@@ -302,6 +337,12 @@ class AgentFile(SiteFile):
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _File = TypeVar("_File", bound=SiteFile)
+
+
+def _once(ids: Sequence[str], what: str) -> None:
+    twice = next((one for one, times in Counter(ids).items() if times > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{what} '{twice}' is declared twice in the site file. Keep one of them.")
 
 
 def _expand(group: NodeGroupConfig) -> list[Asset]:
@@ -358,7 +399,8 @@ def validate(model: type[_Model], table: dict[str, Any], where: str) -> _Model:
             said = f"unknown key{_near(str(keys[-1]), model, keys[:-1])}"
         more = sum(e["loc"][: len(keys)] != tuple(keys) for e in error.errors()[1:])
         tail = f" ({more} more)" if more else ""
-        raise ConfigError(": ".join(filter(None, (where, _place(keys), f"{said}.{tail}")))) from error
+        end = "" if said.endswith("?") else "."
+        raise ConfigError(": ".join(filter(None, (where, _place(keys), f"{said}{end}{tail}")))) from error
 
 
 _BRANCHES = frozenset({"float", "str", "int", "bool", "constrained-float", "constrained-int", "constrained-str"})
@@ -391,12 +433,18 @@ def _near(key: str, model: type[BaseModel], path: Sequence[str | int]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(model.model_fields)}"
 
 
-def _load(path: Path, model: type[_File]) -> _File:
+def text_of(path: Path) -> str:
+    """Return the text of a site file. Raises ConfigError where it cannot be read."""
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"Site file {path} is not UTF-8 text. Save it in UTF-8.") from error
     except OSError as error:
         raise ConfigError(f"Cannot read site file {path}: {error.strerror}.") from error
-    return _parse(text, str(path), model)
+
+
+def _load(path: Path, model: type[_File]) -> _File:
+    return _parse(text_of(path), str(path), model)
 
 
 def _parse(text: str, where: str, model: type[_File]) -> _File:
@@ -409,4 +457,5 @@ def _parse(text: str, where: str, model: type[_File]) -> _File:
         zone(site.timezone)
     if tree.site:
         tree.assets()
+    tree.meters()
     return tree

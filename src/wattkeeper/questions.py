@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 
+from wattkeeper.config import SiteConfig
 from wattkeeper.core import counter
 from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.clock import day_of, day_start_ms, period_days
@@ -147,7 +148,10 @@ def statement(book: Book, period: str | None = None, by: str = "job", *, full: b
     start_ms, end_ms = span_ms(book, period)
     if ledger is None or start_ms == end_ms:
         raise ConfigError(f"Book {book.root} has no ledger yet. Import readings, then run: wattkeeper attribute")
-    if book.state.fact("attributed_by") != book.site_digest:
+    made_by = book.state.fact("attributed_by")
+    if made_by is None:
+        raise ConfigError(f"The ledger of {book.root} was made by an earlier version. Run: wattkeeper attribute")
+    if made_by != book.site_digest:
         raise ConfigError(f"{book.root}/site.toml was edited since the ledger was made. Run: wattkeeper attribute")
     versions: dict[str, int] = json.loads(ledger)
     within = pl.col("hour_ms").is_between(start_ms, end_ms, closed="left")
@@ -171,7 +175,7 @@ def statement(book: Book, period: str | None = None, by: str = "job", *, full: b
         meter_mj=metered_mj + sum(by_pue_mj.values()),
         by_pue_mj=by_pue_mj,
         signals=[s.info for s in signals],
-        no_intensity=_no_intensity(book, postings),
+        unvalued=_unvalued(book, postings),
         embodied=_embodied(postings, tree, start_ms, end_ms),
         versions=versions,
     )
@@ -216,17 +220,24 @@ def _covered(lines: pl.DataFrame, pairs: list[tuple[str, str]]) -> pl.DataFrame:
     )
 
 
-def _no_intensity(book: Book, postings: pl.LazyFrame) -> float:
-    """Return the part of the energy in hours for which a site's intensity is unknown, by the time it is missing."""
+def _unvalued(book: Book, postings: pl.LazyFrame) -> dict[str, float]:
+    """Return by kind the part of the energy in hours for which its signal has no value, by the time it is missing.
+
+    Price and water stand in it where a site names them, intensity always.
+    """
     energy = postings.group_by("site", "hour_ms").agg(pl.col("energy_mj").sum()).collect()
-    missing = 0.0
-    for site in book.site_file.site:
-        hour_ms, energy_mj = energy.filter(pl.col("site") == site.id).select("hour_ms", "energy_mj")
-        starts, signal = hour_ms.to_numpy(), signal_of(book, site, "intensity")
-        missing_ms = signal.missing_ms(starts, starts + MS_PER_HOUR) if signal else MS_PER_HOUR
-        missing += float((energy_mj.to_numpy() * (missing_ms / MS_PER_HOUR)).sum())
-    total = float(energy["energy_mj"].sum())
-    return missing / total if total else 0.0
+    total, sites = float(energy["energy_mj"].sum()), book.site_file.site
+    kinds = [
+        k for k in ("intensity", "price", "water") if k == "intensity" or any(getattr(s, k) is not None for s in sites)
+    ]
+    return {k: sum(_missing_mj(book, s, k, energy) for s in sites) / total if total else 0.0 for k in kinds}
+
+
+def _missing_mj(book: Book, site: SiteConfig, kind: str, energy: pl.DataFrame) -> float:
+    hour_ms, energy_mj = energy.filter(pl.col("site") == site.id).select("hour_ms", "energy_mj")
+    starts, signal = hour_ms.to_numpy(), signal_of(book, site, kind)
+    missing_ms = signal.missing_ms(starts, starts + MS_PER_HOUR) if signal else MS_PER_HOUR
+    return float((energy_mj.to_numpy() * (missing_ms / MS_PER_HOUR)).sum())
 
 
 def _embodied(postings: pl.LazyFrame, tree: AssetTree, start_ms: int, end_ms: int) -> pl.DataFrame | None:

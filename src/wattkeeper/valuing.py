@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from wattkeeper.config import SiteConfig
+from wattkeeper.core.averages import AVERAGE, average
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.schema import SIGNALS
 from wattkeeper.core.signal import Signal
-from wattkeeper.footprint.averages import average
 from wattkeeper.lake.book import Book
-
-AVERAGE = "average:"
-"""Begins the name of a yearly average of the embedded table, as intensity."""
-
 
 _KEPT: WeakKeyDictionary[Book, tuple[int, dict[tuple[SiteConfig, tuple[str, ...]], dict[str, Signal | None]]]] = (
     WeakKeyDictionary()
@@ -56,6 +52,10 @@ def _signals_of(book: Book, site: SiteConfig, kinds: Sequence[str]) -> dict[str,
         if name in imported and name not in infos:
             raise ConfigError(
                 f"Site '{site.id}' takes its {kind} from signal '{name}', which the book does not have. Import it first."
+            )
+        if name in imported and infos[name].kind != kind:
+            raise ConfigError(
+                f"Site '{site.id}' takes its {kind} from signal '{name}', which is of {infos[name].kind}."
             )
     rows = book.signal_rows(*sorted(imported)).partition_by("signal", as_dict=True) if imported else {}
     return {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.books.small import HOUR, SITE, START, book, held, node, power
+from tests.books.small import HOUR, SITE, START, book, counter, held, node, power, watts
 from wattkeeper import loop
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, SignalInfo
@@ -141,3 +143,137 @@ def test_an_edited_site_file_is_noticed(made):
         loop.statement(edited)
     loop.attribute(edited)
     assert loop.statement(edited).total("cost") == pytest.approx(0.5)
+
+
+def test_two_values_for_one_instant_are_told(made):
+    """10 samples of the hour come 500 W higher: told once with the first; the same again is told nothing more."""
+    _, right = power("n1", 1000)
+    higher = right.head(10).with_columns(pl.col("value") + 500_000)
+    (refused,) = made.take(Intake("r", readings=pl.concat([higher, right.tail(5)])), now_ms=0)
+
+    assert refused.reason == (
+        "two values for one instant in 10 readings of 1 meters, first 'n1:ipmi:power' at 2025-10-09T09:00:00Z: "
+        "1,000,000 and 1,500,000 mW; the larger value stands; to correct it: --replace"
+    )
+    assert made.take(Intake("r", readings=right.tail(5)), now_ms=0) == []
+    loop.attribute(made)  # one file, the larger values
+    assert made.take(Intake("r", readings=higher), now_ms=0) == []
+    assert len(made.take(Intake("r", readings=right), now_ms=0)) == 1
+    assert made.take(Intake("r", readings=right), now_ms=0, replace=True) == []
+
+
+def test_two_values_within_one_file_are_told(made):
+    meter, _ = power("n1", 1000)
+    at = START + 2 * HOUR
+    rows = readings(
+        (meter.id, at + 1, 7), (meter.id, at, 1), (meter.id, at, 2), (meter.id, at, 1), (meter.id, at + 1, 7)
+    )
+    told = [made.take(Intake("r", readings=rows), now_ms=0, replace=replace) for replace in (True, False)]
+
+    assert [r.reason.partition(";")[0] for rejects in told for r in rejects] == [
+        "two values for one instant in 1 readings of 1 meters, first 'n1:ipmi:power' at 2025-10-09T11:00:00Z: "
+        "1 and 2 mW"
+    ] * 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 3)), min_size=1, max_size=40),
+       st.integers(1, 7), st.booleans())  # fmt: skip
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_double_is_found_in_whatever_pieces_readings_come(tmp_path_factory, rows, size, compact):
+    """A batch is told of exactly when one of its meters and instants has another value in it or before it."""
+    made = book(tmp_path_factory.mktemp("b"), SITE + node("n1", 4), [power(f"n1/gpu{i}", 100) for i in range(4)])
+    seen: dict = {}
+    for begin in range(0, len(rows), size):
+        some = [(f"n1/gpu{m}:ipmi:power", START + 2 * HOUR + t, v) for m, t, v in rows[begin : begin + size]]
+        for m, t, v in some:
+            seen.setdefault((m, t), set()).add(v)
+        expected = len({(m, t) for m, t, _ in some if len(seen[m, t]) > 1})
+        told = made.take(Intake("r", readings=readings(*some)), now_ms=0)
+        counts = [int(r.reason.split("in ")[1].split(" ")[0]) for r in told]
+        assert counts == ([expected] if expected else [])
+        if compact:
+            loop.attribute(made)
+            seen = {key: {max(values)} for key, values in seen.items()}
+
+
+def test_a_revised_stretch_of_a_signal_goes_and_the_same_stays(made):
+    """A fetch says what it knows of the hour: 400 → 300 in the first half; the second half is as it was."""
+    half = HOUR // 2
+    fetched = [signal(v, START + i * half, START + (i + 1) * half) for v, i in ((300.0, 0), (400.0, 1))]
+    both = Intake("s", signals=pl.concat(f.signals for f in fetched), signal_infos=[INFO],
+                  replaces=[("i", START, START + HOUR)])  # fmt: skip
+    assert made.take(both, now_ms=0) == []
+    version = made.signals_table.version()
+    assert carbon_g(made) == pytest.approx(350.0)
+    assert made.take(both, now_ms=0) == []
+    assert made.signals_table.version() == version
+
+
+def test_jobs_of_other_ids_keep_what_they_have(made):
+    """Correcting j1 leaves j2 and its allocation, and a job that comes again as it was leaves the files alone."""
+    other = job(START + HOUR)
+    other.jobs = other.jobs.with_columns(job_id=pl.lit("j2"))
+    other.allocations = other.allocations.with_columns(job_id=pl.lit("j2"))
+    made.take(other, now_ms=0)
+    made.take(job(START + HOUR), now_ms=0)
+    made.take(job(START + HOUR // 2), now_ms=0, replace=True)
+    assert made.jobs().select("job_id", "end_ms").rows() == [("j1", START + HOUR // 2), ("j2", START + HOUR)]
+    assert sorted(made.allocations().select("job_id", "end_ms").rows()) == [
+        ("j1", START + HOUR // 2), ("j2", START + HOUR)
+    ]  # fmt: skip
+    versions = [t.version() for t in made.plain_tables]
+    made.take(job(START + HOUR // 2), now_ms=0, replace=True)
+    assert [t.version() for t in made.plain_tables] == versions
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_what_is_held_without_an_end_ends_with_its_run(tmp_path, order):
+    """A prolog said j1 holds the GPU and no epilog came; accounting ends that run after 15 min and the next after 45.
+
+    500 W: j1 has 15 min and, in its second run, 15 more; idle is the rest of the hour. The same in any order.
+    """
+    quarter = HOUR // 4
+    columns = dict.fromkeys(JOBS.schema.names())
+    runs = [(START + 5, START + quarter, "NODE_FAIL"), (START + 2 * quarter, START + 3 * quarter, "COMPLETED")]
+    told = [
+        Intake("sacct", jobs=pl.DataFrame(
+            [columns | {"job_id": "j1", "start_ms": a, "end_ms": b, "state": s}], schema=JOBS.schema))
+        for a, b, s in runs
+    ]  # fmt: skip
+    holds = [("j1", "n1/gpu0", START, None, 1.0, False), ("j1", "n1/gpu0", START + 2 * quarter, None, 1.0, False)]
+    told.append(Intake("prolog", allocations=pl.DataFrame(holds, schema=ALLOCATIONS.schema, orient="row")))
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    for i in order:
+        assert made.take(told[i], now_ms=0) == []
+        loop.attribute(made)
+    assert watts(made) == {"j1": 250.0, "idle": 250.0}
+    assert [made.take(t, now_ms=0) for t in told] == [[], [], []]  # an earlier run is no contradiction
+
+
+def test_a_job_that_runs_still_holds_what_it_holds(tmp_path):
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)], [held("j1", "n1/gpu0", end=None)])
+    row = dict.fromkeys(JOBS.schema.names()) | {"job_id": "j1", "start_ms": START, "state": "RUNNING"}
+    made.take(Intake("sacct", jobs=pl.DataFrame([row], schema=JOBS.schema)), now_ms=0)
+    loop.attribute(made)
+    assert watts(made) == {"j1": 500.0}
+
+
+def test_a_job_that_was_requeued_runs_again(made):
+    """Its last run has no end yet, so it has none; a record of the time before it ended changes nothing."""
+    rows = [(START, START + 900, "REQUEUED"), (START + 1000, None, "RUNNING")]
+    again = pl.DataFrame([
+        dict.fromkeys(JOBS.schema.names()) | {"job_id": "j1", "start_ms": a, "end_ms": b, "state": s}
+        for a, b, s in rows
+    ], schema=JOBS.schema)  # fmt: skip
+    made.take(Intake("sacct", jobs=again), now_ms=0)
+    assert made.jobs().select("start_ms", "end_ms", "state").rows() == [(START, None, "RUNNING")]
+    made.take(
+        Intake("sacct", jobs=again.tail(1).with_columns(end_ms=pl.lit(START + 5000), state=pl.lit("COMPLETED"))), 0
+    )
+    assert made.jobs().select("start_ms", "end_ms", "state").rows() == [(START, START + 5000, "COMPLETED")]
+
+
+def test_a_signal_of_another_kind_is_told(made):
+    made.write_site_file(SITE + "price = 'i'\n" + node("n1", 0))
+    with pytest.raises(ConfigError, match=r"takes its price from signal 'i', which is of intensity\.$"):
+        loop.attribute(made)

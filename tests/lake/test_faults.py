@@ -11,12 +11,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import sqlalchemy as sa
 
 from tests.books.small import HOUR, SITE, START, book, counter, held, node, watts
 from wattkeeper import loop
-from wattkeeper.core.errors import BookError
+from wattkeeper.core.errors import BookError, ConfigError
 from wattkeeper.core.roles import Intake
 from wattkeeper.lake.book import Book
+from wattkeeper.lake.state import facts
 
 KILLED_AT = [
     "wattkeeper.lake.delta.Table.commit",
@@ -176,3 +178,88 @@ def test_vacuum_deletes_what_was_replaced_and_nothing_that_is_there(tmp_path):
     assert loop.attribute(Book(tmp_path / "book"), everything=True).units == 0
     assert tried[0] >= 4
     assert tried[1] > 1000
+
+
+def test_a_book_attributed_daily_and_vacuumed_weekly_stays_bounded(tmp_path):
+    """Files of each log stop growing after the days that are kept; kept versions open, and so does the statement.
+
+    A day passes by setting back the time of every file of the logs. With 30 days kept, a log of one commit a day, four
+    more for each vacuum and a checkpoint in ten commits holds under 100 files, whether after a hundred days or a year.
+    """
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    table = made.findings
+    logs = [t.root / "_delta_log" for t in (made.readings.table, *made.plain_tables, *made.ledger.values())]
+    sizes, opened = [], []
+    for day in range(1, 366):
+        table.drop(table.files())
+        table.write(table.spec.empty().with_columns(pl.lit("a").alias("site")), ("a", f"{day}"))
+        table.commit()
+        opened.append(table.version())
+        for path in (p for log in logs for p in log.iterdir()):
+            then = path.stat().st_mtime - 86_400
+            os.utime(path, (then, then))
+        if day % 7 == 0:
+            loop.attribute(made)
+            made.vacuum(30, dry_run=False)
+            sizes.append(len(list((table.root / "_delta_log").iterdir())))
+
+    assert max(sizes[5:]) <= max(sizes[:5]) + 10 <= 100
+    for version in opened[-28:]:
+        table.scan(version).collect()
+    assert watts(Book(tmp_path / "book")) == {"idle": 500.0}
+    assert loop.statement(Book(tmp_path / "book")).meter_mj == 500 * HOUR
+
+
+def test_another_process_goes_on_after_the_log_it_knew_was_cleaned(tmp_path):
+    """A server that opened the book long ago sees what came since, and can still write."""
+    first = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)], [held("j1", "n1/gpu0")])
+    server = Book(tmp_path / "book")
+    seen = [t.version() for t in (server.readings.table, *server.plain_tables, *server.ledger.values())]
+    meter, rows = counter("n1/gpu0", 500, hours=2)
+    first.take(Intake("t", meters=[meter], readings=rows), now_ms=1)
+    loop.attribute(first)
+    first.vacuum(0, dry_run=False)
+    first.vacuum(0, dry_run=False)
+    now = [t.version() for t in (server.readings.table, *server.plain_tables, *server.ledger.values())]
+
+    assert all(new > old for new, old in zip(now, seen, strict=True))
+    assert watts(server) == watts(first)
+    meter, rows = counter("n1/gpu0", 500, hours=3)
+    server.take(Intake("t", meters=[meter], readings=rows), now_ms=2)
+    loop.attribute(server)
+    assert loop.statement(Book(tmp_path / "book")).meter_mj == 3 * 500 * HOUR
+
+
+def test_a_log_is_kept_until_someone_asks(tmp_path):
+    """What a commit of today does not do by itself: delete versions of more than 30 days ago."""
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    first = made.postings.version()
+    for hours in range(2, 26):
+        for path in (made.postings.root / "_delta_log").iterdir():
+            os.utime(path, (0, 0))
+        meter, rows = counter("n1/gpu0", 500, hours=hours)
+        made.take(Intake("t", meters=[meter], readings=rows.tail(240)), now_ms=hours)
+        loop.attribute(made)
+
+    energy = pl.col("energy_mj").sum()
+    assert made.postings.scan(first).select(energy).collect().item() == 500 * HOUR
+    assert made.postings.version() > first + 20
+
+
+def test_vacuum_does_not_touch_a_ledger_that_is_half_made(tmp_path):
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    made.postings.drop(made.postings.files())
+    made.postings.commit()
+    with pytest.raises(BookError, match=r"broke off. Run: wattkeeper attribute$"):
+        made.vacuum(0, dry_run=False)
+
+
+def test_a_ledger_of_an_earlier_version_says_so(tmp_path):
+    """It did not note the site file it was made by, so that nobody can say whether that was edited."""
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    with made.state.engine.begin() as db:
+        db.execute(sa.delete(facts).where(facts.c.key == "attributed_by"))
+    with pytest.raises(ConfigError, match=r"was made by an earlier version. Run: wattkeeper attribute$"):
+        loop.statement(made)
+    loop.attribute(made)
+    assert loop.statement(made).meter_mj == 500 * HOUR

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from tests.books.small import HOUR, SITE, START, book, counter, held, node, power
 from wattkeeper import loop
-from wattkeeper.core.roles import Intake
-from wattkeeper.core.schema import JOBS
+from wattkeeper.core.roles import Intake, SignalInfo
+from wattkeeper.core.schema import JOBS, SIGNALS
 from wattkeeper.report.figures import figures
 from wattkeeper.report.html import to_html
 from wattkeeper.report.statement import Statement
@@ -184,3 +184,23 @@ def test_numbers_read_well():
     assert [carbon(1500), carbon(2.5e7), carbon(None)] == ["1.50 kg", "25.000 t", "–"]
     assert [percent(0.123), percent(None)] == ["12.3\u2009%", "–"]
     assert [count(1, "day"), count(2, "day"), count(4000, "glitch")] == ["1 day", "2 days", "4\u2009000 glitches"]
+
+
+def test_energy_without_a_price_is_told_as_energy_without_intensity_is(tmp_path):
+    """A price for a quarter of the hour and 2 L/kWh: 75 % of 1 kWh has no price, and 2 L are told."""
+    made = book(tmp_path, SITE + "intensity = 300.0\n" + node("n1", 0), [power("n1", 1000)])
+    rows = pl.DataFrame([("p", START, START + HOUR // 4, 0.2)], schema=SIGNALS.schema, orient="row")
+    made.take(Intake("t", signals=rows, signal_infos=[SignalInfo("p", "price", "EUR/kWh", "t")]), now_ms=1)
+    made.write_site_file(SITE + "intensity = 300.0\nprice = 'p'\nwater = 2.0\n" + node("n1", 0))
+    loop.attribute(made)
+    told = loop.statement(made)
+
+    assert told.unvalued == {"intensity": 0.0, "price": 0.75, "water": 0.0}
+    assert told.total("cost") == pytest.approx(0.05)  # 0.25 kWh × 0.2
+    told_json = to_json(told)
+    assert [told_json[f"energy_without_{k}"] for k in ("intensity", "price", "water")] == [0.0, 0.75, 0.0]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(render(told))
+    words = " ".join(console.file.getvalue().split())
+    assert "Water: 2.0 L. No price is known for 75.0 % of the energy; its cost is left out." in words
+    assert "75.0 % of energy without price" in " ".join(to_html(told).split())

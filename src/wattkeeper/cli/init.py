@@ -33,12 +33,8 @@ def init(
 
     Example: wattkeeper init mybook --site-file site.toml
     """
-    from wattkeeper.core.errors import ConfigError
+    from wattkeeper.config import text_of
     from wattkeeper.lake.book import Book
 
-    try:
-        text = site_file.read_text("utf-8") if site_file else STARTER.format(timezone=timezone)
-    except OSError as error:
-        raise ConfigError(f"Cannot read site file {site_file}: {error.strerror}.") from error
-    Book.create(book, text)
+    Book.create(book, text_of(site_file) if site_file else STARTER.format(timezone=timezone))
     typer.echo(f"Made book {book}. Its site file is {book / 'site.toml'}.")

@@ -19,7 +19,9 @@ def vacuum(
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go, and delete nothing."),
     json: bool = common.JSON,
 ) -> None:
-    """Delete files that later versions have replaced. Readings, jobs and the ledger stay as they are now.
+    """Delete files that later versions have replaced, and the log of the versions that needed them.
+
+    Readings, jobs and the ledger stay as they are now. Nothing else deletes anything of a book.
 
     Example: wattkeeper vacuum --book mybook --keep-days 90 --dry-run
     """

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
+"""2000-01-01 and 2100-01-01: a time outside is a wrong unit or an unset clock."""
+
 
 @lru_cache(maxsize=64)
 def zone(name: str) -> ZoneInfo:

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from wattkeeper import config
 from wattkeeper.core.assets import Asset, AssetTree, Meter
-from wattkeeper.core.clock import day_of, day_start_ms, next_day
-from wattkeeper.core.errors import BookError, ConfigError
+from wattkeeper.core.clock import day_start_ms, next_day
+from wattkeeper.core.errors import BookError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, FINDINGS, JOB_DAYS, JOBS, METER_HOURS, POSTINGS, SIGNALS
-from wattkeeper.lake.bounds import Bounds
-from wattkeeper.lake.delta import Mark, Partition, Table
+from wattkeeper.lake.corrections import (
+    BY_RANK,
+    contradicted_jobs,
+    contradicted_readings,
+    contradicted_signals,
+    giving_way,
+    make_way,
+    same_readings,
+)
+from wattkeeper.lake.delta import Mark, Table
+from wattkeeper.lake.doubles import Doubles, among
 from wattkeeper.lake.lock import WritingLock, nothing
-from wattkeeper.lake.readings import ReadingsStore, names_of
+from wattkeeper.lake.readings import ReadingsStore
+from wattkeeper.lake.sorting import Sorter, fitting, placed
 from wattkeeper.lake.state import State
 
 FORMAT = "2"
 """Layout of the directory; a book of another format is refused."""
 
-
 FOREVER_MS = 2**62
 """End of what has no end yet."""
-
-CURE = "declare it in the site file under [[meter]]"
 
 
 class Book:
@@ -50,6 +54,7 @@ class Book:
         self._lock = WritingLock(root / "lock", say)
         self._known: tuple[str | None, AssetTree, list[Meter]] | None = None
         self.readings = ReadingsStore(root)
+        self._doubles = Doubles(self.readings.table.root)
         self.jobs_table = Table(root / "jobs", JOBS, by_day=False, durable=True)
         self.allocations_table = Table(root / "allocations", ALLOCATIONS, by_day=False, durable=True)
         self.signals_table = Table(root / "signals", SIGNALS, by_day=False, durable=True)
@@ -128,205 +133,116 @@ class Book:
 
     def _take(self, intake: Intake, now_ms: int, mark: Mark | None, *, replace: bool) -> list[Reject]:
         refused = list(intake.rejects)
-        self.state.register(self._placed(intake, refused), intake.meters, intake.signal_infos)
-        accepted = 0
-        for part, rows in self._by_day(intake, refused):
-            self.readings.append(rows, part, replace=replace)
-            self.state.mark_stale([(part[0], *self._span(*part))])
-            accepted += rows.height
+        assets = fitting(intake, self.tree(), self.site_file, refused)
+        self.state.register(assets, intake.meters, intake.signal_infos)
+        accepted = self._take_readings(intake, refused, replace=replace)
         self.readings.table.commit(mark)
-        new = (intake.jobs, intake.allocations, intake.signals)
-        for table, told, same in zip(self.plain_tables, new, (_same_job, _same_holding, _same_stretch), strict=True):
+        masks = giving_way(intake, replace=replace)
+        for table, told in zip(self.plain_tables, (intake.jobs, intake.allocations, intake.signals), strict=True):
             rows = told
-            if table is self.signals_table and intake.replaces:
-                rows = self._new_signals(intake)
-            elif rows.height and replace:
-                self._drop(table, same, intake)
-            elif rows.height and table is not self.allocations_table:
-                refused += self._contradicted(table, rows, intake.source)
+            if mask := masks.get(table.spec.name):
+                gone, rows = make_way(table, table.files(), told, mask)
+                self._mark_touched(gone)
+            elif table is self.jobs_table and told.height:
+                ids = told["job_id"].unique().to_list()
+                known = table.scan().filter(pl.col("job_id").is_in(ids)).collect()
+                refused += contradicted_jobs(told, known, intake.source)
+            elif table is self.signals_table and told.height:
+                known = self.signal_rows(*told["signal"].unique().to_list())
+                refused += contradicted_signals(told, known, intake.source)
             if rows.height:
-                self.state.mark_stale(self._touched(rows))
+                self._mark_touched(rows)
                 if table is self.allocations_table:
-                    self.state.mark_stale(self._guesses_touched(rows))
+                    self._mark_touched(self._guesses_of(rows))
+                elif table is self.jobs_table:
+                    self._mark_touched(self._open_of(rows))
                 table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
             table.commit()
             accepted += rows.height
         self.state.log_import(intake.source, now_ms, accepted, refused)
         return refused
 
-    def _drop(self, table: Table, same: Callable[[pl.DataFrame, Intake], pl.Series], intake: Intake) -> None:
-        """Stage the removal of the rows that an intake stands in the place of, by making the table's files anew."""
-        rows = table.scan().collect()
-        gone = same(rows, intake)
-        if gone.any():
-            self.state.mark_stale(self._touched(rows.filter(gone)))
-            table.drop(table.files())
-            table.write(rows.filter(~gone))
-
-    def _contradicted(self, table: Table, rows: pl.DataFrame, source: str) -> list[Reject]:
-        """Return what changes nothing, as the book has it otherwise: a lesser value of a signal, an earlier end of a job
-        or other words on it."""
-        if table is self.signals_table:
-            keys, told, what, stands = ["signal", "start_ms", "end_ms"], ["value"], "signal", "the larger value stands"
-            known, beaten = (
-                self.signal_rows(*rows["signal"].unique().to_list()),
-                pl.col("value") < pl.col("value_known"),
-            )
-        else:
-            keys, told, what, stands = ["job_id"], ["end_ms", "user", "project", "state"], "job", "the later end stands"
-            known = self.jobs().filter(pl.col("end_ms").is_not_null())
-            other = pl.any_horizontal(pl.col(c).is_not_null() & (pl.col(c) != pl.col(f"{c}_known")) for c in told[1:])
-            earlier, same = (op(pl.col("end_ms"), pl.col("end_ms_known")) for op in (pl.Expr.lt, pl.Expr.eq))
-            beaten = earlier | (same & other)
-        both = rows.join(known.select(*keys, *told), on=keys, suffix="_known")
-        found = both.filter(beaten).group_by(keys[0]).len().sort(keys[0])
-        return [
-            Reject(
-                source, 0, f"{what} '{name}' ({n}): the book has it otherwise and {stands}; to correct it: --replace"
-            )
-            for name, n in found.iter_rows()
-        ]
+    def _take_readings(self, intake: Intake, refused: list[Reject], *, replace: bool) -> int:
+        """Stage an intake's readings; return how many were taken."""
+        if not intake.readings.height:
+            return 0
+        meters = {m.id: m for m in self.meters()}
+        zones = {site.id: site.timezone for site in self.site_file.site}
+        sorter = Sorter(self.tree(), meters, zones, intake.source, refused)
+        days, pairs, accepted = self.readings.days(), [], 0
+        for part, rows in sorter.by_day(intake.readings):
+            there = days.get(part, [])
+            if replace:
+                make_way(
+                    self.readings.table, there, rows.with_columns(pl.col("meter").cast(pl.String)), same_readings(rows)
+                )
+                there = []
+            pairs += [among(self.readings.append(rows, part)), *self._doubles.beside(rows, there)]
+            self.state.mark_stale([(part[0], *self._span(*part))])
+            accepted += rows.height
+        if pairs:
+            refused += contradicted_readings(pl.concat(pairs), meters, intake.source)
+        return accepted
 
     def placed(self, assets: Iterable[Asset]) -> list[Asset]:
         """Return assets with new nodes put where the site file wants them. Raises ConfigError where it does not say."""
-        return [a if a.parent != "" else replace(a, parent=self.site_file.parent_of_new_nodes) for a in assets]
-
-    def _new_signals(self, intake: Intake) -> pl.DataFrame:
-        """Return the signal rows that the book has to add; stage the removal of those that they replace.
-
-        A row that comes again as it was stays where it is, so that nothing is attributed anew for it. Files that hold
-        rows to be replaced are written anew without them.
-        """
-        rows, old = intake.signals.select(SIGNALS.schema.names()), self.signals_table
-        named, start = pl.col("signal"), pl.col("start_ms")
-        spans = [(named == s) & (start >= a) & (start < b) for s, a, b in intake.replaces]
-        stood = old.scan().filter(pl.any_horizontal(spans)).collect()
-        gone = stood.join(rows, on=rows.columns, how="anti")
-        if gone.height:
-            self.state.mark_stale(self._touched(gone))
-            for file in old.files():
-                held = pl.read_parquet(old.root / file.path)
-                kept = held.join(gone, on=rows.columns, how="anti")
-                if kept.height < held.height:
-                    old.drop([file])
-                    if kept.height:
-                        old.write(kept)
-        return rows.join(stood, on=rows.columns, how="anti")
-
-    def _placed(self, intake: Intake, refused: list[Reject]) -> list[Asset]:
-        """Return an intake's new assets that have a place in the book; the others are refused.
-
-        Raises ConfigError where one leaves its place open and the site file does too.
-        """
-        known = set(self.tree().assets)
-        new = [a for a in intake.assets if a.id not in known]
-        fitting: list[Asset] = []
-        while new:
-            ready = [a for a in new if a.parent in known or not a.parent]
-            if not ready:
-                break
-            fitting += self.placed(ready)
-            known |= {a.id for a in ready}
-            new = [a for a in new if a.id not in known]
-        for a in new:
-            why = f"asset '{a.id}' stands in '{a.parent}', which the book does not have: declare it in the site file"
-            refused.append(Reject(intake.source, 0, why))
-        return fitting
-
-    def _by_day(self, intake: Intake, refused: list[Reject]) -> Iterable[tuple[Partition, pl.DataFrame]]:
-        """Yield an intake's readings by site and local day; readings of unknown meters are refused."""
-        if not intake.readings.height:
-            return
-        tree = self.tree()
-        known = {m.id: m for m in self.meters()}
-        sites = {m.id: tree.site_of(m.asset) for m in known.values() if m.asset in tree.assets}
-        rows = self._possible(_coded(intake.readings), known, intake.source, refused)
-        codes, names = rows["meter"].to_physical().to_numpy(), names_of(rows["meter"])
-        places = sorted(set(sites.values()))
-        number = {site: i for i, site in enumerate(places)}
-        where = np.array([number[sites[m]] if m in sites else -1 for m in names], np.int32)
-        for code, count in enumerate(np.bincount(codes, minlength=len(names)).tolist()):
-            if count and where[code] < 0:
-                meter = known.get(names[code])
-                why = f"unknown meter '{names[code]}': declare it in the site file under [[meter]]"
-                if meter is not None:
-                    why = (
-                        f"meter '{meter.id}', which measures '{meter.asset}': the book has no such asset. Correct the "
-                        "meter's asset in the site file, or declare that asset"
-                    )
-                refused.append(Reject(intake.source, 0, f"{count} readings of {why}"))
-        at = where[codes]
-        for i, site in enumerate(places):
-            here = at == i
-            yield from self._days_of(site, rows if here.all() else rows.filter(here))
-
-    def _possible(
-        self, rows: pl.DataFrame, known: Mapping[str, Meter], source: str, refused: list[Reject]
-    ) -> pl.DataFrame:
-        """Return the readings without those that the asset cannot have, as lake/bounds.py says; those are refused."""
-        bounds, names = Bounds(known, self.tree()), names_of(rows["meter"])
-        codes, value = rows["meter"].to_physical().to_numpy(), rows["value"].to_numpy()
-        outside = bounds.outside(names, codes, value)
-        for code in np.unique(codes[outside]).tolist():
-            bad = value[outside & (codes == code)]
-            why = bounds.why(names[code], int(bad.min()), int(bad.max()))
-            refused.append(Reject(source, 0, f"{len(bad)} readings of meter '{names[code]}': {why}"))
-        return rows.filter(~outside) if outside.any() else rows
-
-    def _days_of(self, site: str, rows: pl.DataFrame) -> Iterable[tuple[Partition, pl.DataFrame]]:
-        """Yield a site's readings by local day."""
-        if not rows.height:
-            return
-        first, last = rows["time_ms"].min(), rows["time_ms"].max()
-        zone = self.site_file.site_named(site).timezone
-        edges, days = _day_edges(int(first), int(last), zone)  # type: ignore[arg-type]
-        if len(days) == 1:
-            yield (site, days[0]), rows
-            return
-        place = np.searchsorted(edges, rows["time_ms"].to_numpy(), side="right") - 1
-        for i in np.flatnonzero(np.bincount(place)).tolist():
-            yield (site, days[i]), rows.filter(place == i)
+        return placed(assets, self.site_file)
 
     def _span(self, site: str, day: str) -> tuple[int, int]:
         zone = self.site_file.site_named(site).timezone
         return day_start_ms(day, zone), day_start_ms(next_day(day), zone)
 
-    def _touched(self, rows: pl.DataFrame) -> list[tuple[str, int, int]]:
-        """Return the spans that some jobs, allocations or signal values may change: at every site."""
+    def _mark_touched(self, rows: pl.DataFrame) -> None:
+        """Mark the spans that some jobs, allocations or signal values may change: at every site."""
+        if not rows.height:
+            return
         low, high = rows.select(pl.col("start_ms").min(), pl.col("end_ms").max().alias("high")).row(0)
         if rows["end_ms"].null_count() or high is None:
             high = FOREVER_MS
-        return [(site.id, low, high) for site in self.site_file.site]
+        self.state.mark_stale([(site.id, low, high) for site in self.site_file.site])
 
-    def _guesses_touched(self, rows: pl.DataFrame) -> list[tuple[str, int, int]]:
-        """Return the spans of rows split by count that exact rows of the same jobs may now stand in the place of."""
+    def _guesses_of(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return the allocations split by count that exact ones of the same jobs may now stand in the place of."""
         exact = rows.filter(~pl.col("estimated"))["job_id"].unique().to_list()
-        guessed = self.allocations_table.scan().filter("estimated").filter(pl.col("job_id").is_in(exact)).collect()
-        return self._touched(guessed) if guessed.height else []
+        return self.allocations_table.scan().filter("estimated").filter(pl.col("job_id").is_in(exact)).collect()
+
+    def _open_of(self, jobs: pl.DataFrame) -> pl.DataFrame:
+        """Return the allocations without an end of jobs that have ended: they end with them."""
+        ended = jobs.drop_nulls("end_ms")["job_id"].unique().to_list()
+        return (
+            self.allocations_table.scan().filter(pl.col("end_ms").is_null() & pl.col("job_id").is_in(ended)).collect()
+        )
 
     def vacuum(self, keep_days: float, *, dry_run: bool) -> tuple[int, int]:
-        """Delete what no version of the last days needs; return how many files and bytes those are.
+        """Delete what no version of the last days needs, and the log of those versions; return how many files and bytes.
 
         keep_days: at least as long as anything may write to the book at a time; statements older than that can no longer
-        be made again from the versions they name. dry_run: delete nothing.
+        be made again from the versions they name. dry_run: delete nothing; files of the log are not counted. Raises
+        BookError where the ledger is half made.
         """
         with self.writing():
             return self._vacuum(math.ceil(keep_days * 24), dry_run=dry_run)
 
     def _vacuum(self, keep_hours: int, *, dry_run: bool) -> tuple[int, int]:
+        named: dict[str, int] = json.loads(self.state.fact("ledger") or "{}")
+        if any(self.ledger[name].changed_since(version) for name, version in named.items()):
+            raise BookError(f"The last attribution of {self.root} broke off. Run: wattkeeper attribute")
         tables = (self.readings.table, *self.plain_tables, *self.ledger.values())
         sizes = {p: p.stat().st_size for t in tables for p in t.root.rglob("*.parquet")}
         gone = [p for t in tables for p in t.vacuum(keep_hours, dry_run=dry_run)]
         if not dry_run:
+            if named:
+                self.state.remember(ledger=json.dumps({name: self.ledger[name].version() for name in named}))
+            for table in tables:
+                table.forget_log()
             self.readings.forget_indexes()
         return len(gone), sum(sizes.get(p, 0) for p in gone)
 
     def jobs(self) -> pl.DataFrame:
-        """Return the jobs, one row each: what is known last about a job wins, ended over running."""
+        """Return the jobs, one row each: what is known last about a job wins, ended over running, a later run over both."""
         rows = self.jobs_table.scan().collect()
-        order = ["job_id", pl.col("end_ms").is_not_null(), "end_ms", "start_ms", "state", "name", "user", "project"]
         return (
-            rows.sort(order)
+            rows.sort(BY_RANK)
             .group_by("job_id", maintain_order=True)
             .agg(
                 pl.col("name", "user", "project", "partition", "state").drop_nulls().last(),
@@ -341,56 +257,33 @@ class Book:
         """Return the allocations as received."""
         return self.allocations_table.scan().collect()
 
+    def ended(self, allocations: pl.DataFrame) -> pl.DataFrame:
+        """Return allocations, those without an end ended with the run of their job in which they began.
+
+        So a node that dies before its epilog, or a list of running jobs, leaves nothing held for ever. What runs still
+        runs on.
+        """
+        rows = allocations.with_row_index("row")
+        open_ = rows.filter(pl.col("end_ms").is_null()).select("row", "job_id", "start_ms")
+        if not open_.height:
+            return allocations
+        jobs = self.jobs_table.scan().filter(pl.col("job_id").is_in(open_["job_id"].unique().to_list()))
+        runs = jobs.group_by("job_id", "start_ms").agg(pl.col("end_ms").max().alias("until_ms")).collect()
+        after = open_.join(runs.select("job_id", "until_ms"), on="job_id").filter(
+            pl.col("until_ms") > pl.col("start_ms")
+        )
+        first = after.group_by("row").agg(pl.col("until_ms").min())
+        ends = pl.coalesce("end_ms", "until_ms").alias("end_ms")
+        return rows.join(first, on="row", how="left", maintain_order="left").with_columns(ends).drop("row", "until_ms")
+
     def signal_rows(self, *signals: str) -> pl.DataFrame:
         """Return the rows of some signals."""
         return self.signals_table.scan().filter(pl.col("signal").is_in(signals)).collect()
 
     def write_site_file(self, text: str) -> None:
         """Put another site file in the book; every day is looked at again."""
-        try:
-            config.parse(text)
-        except tomllib.TOMLDecodeError as error:  # pragma: no cover - parse wraps it
-            raise ConfigError(str(error)) from error
+        config.parse(text)
         (self.root / "site.toml").write_text(text, "utf-8")
         self.__dict__.pop("site_file", None)
         self._known = None
         self.state.mark_stale((site.id, 0, FOREVER_MS) for site in self.site_file.site)
-
-
-def _same_job(rows: pl.DataFrame, intake: Intake) -> pl.Series:
-    return rows["job_id"].is_in(intake.jobs["job_id"].unique().to_list())
-
-
-def _same_holding(rows: pl.DataFrame, intake: Intake) -> pl.Series:
-    """Return the allocations of jobs that the intake tells anew, or else of the same job on the same asset."""
-    held = intake.allocations.select("job_id", "asset").unique().with_columns(held=pl.lit(value=True))
-    told = rows.join(held, on=["job_id", "asset"], how="left", maintain_order="left")["held"].fill_null(value=False)
-    return told | _same_job(rows, intake)
-
-
-def _same_stretch(rows: pl.DataFrame, intake: Intake) -> pl.Series:
-    """Return the stretches of signals that lie within one of the intake's."""
-    new = (
-        intake.signals.select("signal", "start_ms", pl.col("end_ms").alias("until_ms"))
-        .unique()
-        .sort("start_ms", "until_ms")
-    )
-    placed = rows.with_row_index("row").sort("start_ms")
-    found = placed.join_asof(new, on="start_ms", by="signal", strategy="backward", check_sortedness=False)
-    return found.sort("row").select((pl.col("until_ms") >= pl.col("end_ms")).fill_null(value=False)).to_series()
-
-
-def _coded(readings: pl.DataFrame) -> pl.DataFrame:
-    """Return readings with their meters as an Enum in the order of their names."""
-    if readings.schema["meter"] != pl.String:
-        return readings
-    names = readings["meter"].unique().sort()
-    return readings.with_columns(pl.col("meter").cast(pl.Enum(names)))
-
-
-def _day_edges(first_ms: int, last_ms: int, zone: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Return where the local days from one instant to another begin [ms], and their names."""
-    days = [day_of(first_ms, zone)]
-    while day_start_ms(next_day(days[-1]), zone) <= last_ms:
-        days.append(next_day(days[-1]))
-    return np.array([day_start_ms(d, zone) for d in days], np.int64), days

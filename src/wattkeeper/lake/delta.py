@@ -1,8 +1,8 @@
 """One Delta table of a book: our own Parquet files, committed to its log in one step.
 
 Files are written first and named in the log after, so a crash leaves the table as it was. A durable table's files are
-safe on disk, through a loss of power too, when `commit` returns. Files that a commit replaces stay on disk for time travel
-until `vacuum` is asked to delete them.
+safe on disk, through a loss of power too, when `commit` returns. Files that a commit replaces stay on disk, and the log
+that names them, for time travel until `vacuum` is asked to delete them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable, Schema
-from deltalake.transaction import AddAction, CommitProperties, RemoveAction, Transaction
+from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, RemoveAction, Transaction
 
 from wattkeeper.core.schema import TableSpec
 
@@ -29,6 +29,12 @@ ROW_GROUP = 65_536
 
 CHECKPOINT = 10
 """Commits from one checkpoint of a log to the next: opening a table reads one checkpoint and fewer commits than this."""
+
+KEEP_LOG = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+"""A commit leaves the log before it alone: by itself the library deletes what is older than 30 days."""
+
+KEPT_FOR = "delta.logRetentionDuration"
+"""The table's property that says how old the log may be that `cleanup_metadata` leaves."""
 
 INSTANTS = frozenset({"hour_ms", "start_ms", "end_ms"})
 """Columns whose least and largest values stand in each file: questions ask for stretches of time."""
@@ -80,7 +86,7 @@ class Table:
 
     def _newest(self) -> DeltaTable:
         """Return the table at its newest version; only what the log has gained since last time is read."""
-        if self._delta is None:
+        if self._delta is None or not self._logged(self._delta.version()):
             self._delta = DeltaTable(str(self.root))
         elif self.version() > self._delta.version():
             self._delta.update_incremental()
@@ -161,6 +167,7 @@ class Table:
                 table.schema(),
                 partition_by=self._parts,
                 commit_properties=with_it,
+                post_commithook_properties=KEEP_LOG,
             )
             self._keep_listed()
             self._adds, self._removes = [], []
@@ -199,20 +206,45 @@ class Table:
         """Return the rows of a version, the newest by default, partition columns included."""
         return pl.scan_delta(self._newest() if version is None else str(self.root), version=version)
 
+    def changed_since(self, version: int) -> bool:
+        """Return whether the newest version has other files than another one has."""
+        then = {f.path for f in self._list(DeltaTable(str(self.root), version=version))}
+        return then != {f.path for f in self.files()}
+
     def vacuum(self, keep_hours: int, *, dry_run: bool) -> list[Path]:
         """Delete files that no version of the last hours needs, and leftovers of writers that died; return them.
 
         dry_run: delete nothing. Versions older than that can no longer be opened.
         """
-        gone = self._newest().vacuum(keep_hours, dry_run=dry_run, enforce_retention_duration=False, full=True)
+        table = self._newest()
+        gone = table.vacuum(
+            keep_hours,
+            dry_run=dry_run,
+            enforce_retention_duration=False,
+            full=True,
+            post_commithook_properties=KEEP_LOG,
+        )
+        age = f"interval {keep_hours} hours"
+        if not dry_run and table.metadata().configuration.get(KEPT_FOR) != age:
+            table.alter.set_table_properties({KEPT_FOR: age}, post_commithook_properties=KEEP_LOG)
         return [self.root / name for name in gone]
+
+    def forget_log(self) -> None:
+        """Delete the log that only versions need which the last vacuum no longer kept."""
+        self._newest().create_checkpoint()
+        self._newest().cleanup_metadata()
 
     def version(self) -> int:
         """Return the newest version."""
         version = int((self._delta or self._newest()).version())
-        while (self.root / "_delta_log" / f"{version + 1:020}.json").exists():
+        if not self._logged(version):  # the log was cleaned by another process
+            version = int(self._newest().version())
+        while self._logged(version + 1):
             version += 1
         return version
+
+    def _logged(self, version: int) -> bool:
+        return (self.root / "_delta_log" / f"{version:020}.json").exists()
 
 
 def _data_file(added: AddAction) -> DataFile:

@@ -26,10 +26,11 @@ from wattkeeper.core.errors import BatchError, ConfigError, JournalFullError
 from wattkeeper.core.live import Sample
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.lake.batches import Received, decode, readings
-from wattkeeper.lake.book import CURE, Book
+from wattkeeper.lake.book import Book
 from wattkeeper.lake.bounds import ANY, Bounds
 from wattkeeper.lake.doubled import Doubled
 from wattkeeper.lake.journal import Journal, Position, Reader, writers
+from wattkeeper.lake.sorting import CURE
 
 ASIDE = "aside"
 """The folder in a book that keeps what fits nothing, and the fact that says what was known when it was last tried."""

@@ -33,6 +33,9 @@ Int64s = NDArray[np.int64]
 ROW_GROUP = 262_144
 """Readings in a row group, about: 8 GPUs at one reading each 15 s make 46 080 a day."""
 
+NEW_GROUP = 32_768
+"""Readings in a row group of a further file: few meters stand in each, so that looking for some reads little."""
+
 PIECES = (0, 1)
 """Pieces of a day: its first hours, its last hours."""
 
@@ -81,32 +84,15 @@ class ReadingsStore:
         self.table = Table(root / "readings", READINGS, durable=True)
         self.index_root = root / "index"
 
-    def append(self, rows: pl.DataFrame, part: Partition, *, replace: bool = False) -> None:
-        """Stage readings of one site and day as a further file; `table.commit` makes them count.
+    def append(self, rows: pl.DataFrame, part: Partition) -> pa.Table:
+        """Stage readings of one site and day as a further file, in order; `table.commit` makes them count. Return them.
 
         Their meters are an Enum in the order of their names. Readings that come in the order of time, as they do from
-        agents, are put in order without comparing them. replace: what the day has of the same meters at the same instants
-        goes.
+        agents, are put in order without comparing them.
         """
-        if replace:
-            self._forget(rows, part)
-        self._write(_in_order(rows.select("meter", "time_ms", "value")), part, [rows.height])
-
-    def _forget(self, rows: pl.DataFrame, part: Partition) -> None:
-        """Stage a day without the readings of some meters at some instants."""
-        files = self.days().get(part, [])
-        if not files:
-            return
-        names = READINGS.schema.names()
-        old = pl.concat([pl.read_parquet(self.table.root / f.path, columns=names) for f in files])
-        told = rows.select(pl.col("meter").cast(pl.String), "time_ms")
-        kept = old.with_columns(pl.col("meter").cast(pl.String)).join(told, on=["meter", "time_ms"], how="anti")
-        if kept.height == old.height:
-            return
-        self.table.drop(files)
-        if kept.height:
-            ordered = kept.sort("meter", "time_ms")
-            self._write(ordered.to_arrow(), part, [ordered.height])
+        ordered = _in_order(rows.select("meter", "time_ms", "value"))
+        self._write(ordered, part, [min(NEW_GROUP, rows.height - at) for at in range(0, rows.height, NEW_GROUP)])
+        return ordered
 
     def days(self) -> dict[Partition, list[DataFile]]:
         """Return the files of each site and day."""

@@ -104,8 +104,9 @@ def _cards(statement: Statement) -> str:
     cost = statement.total("cost")
     cards = [
         ("Energy", energy(statement.meter_mj), f"± {energy(statement.uncertainty_mj)} (standard uncertainty)"),
-        ("Carbon, location-based", carbon(statement.total("carbon_g")), _no_intensity(statement)),
-        ("Cost", f"{amount(cost)} {currency}" if cost is not None else "–", "" if cost is not None else "no tariff given"),
+        ("Carbon, location-based", carbon(statement.total("carbon_g")), _without(statement, "intensity")),
+        ("Cost", f"{amount(cost)} {currency}", _without(statement, "price")) if cost is not None
+        else ("Cost", "–", "no tariff given"),
         ("Coverage", percent(statement.coverage), "of asset-time in which a meter was read"),
         ("GPU utilisation", percent(statement.utilisation), f"known for {percent(statement.utilisation_known, 0)} of held time"),
         ("Energy per job", f"{grouped(statement.kwh_per_job, 3)} kWh" if statement.kwh_per_job is not None else "–",
@@ -115,14 +116,15 @@ def _cards(statement: Statement) -> str:
         cards.append(("PUE (interim)", f"{statement.pue:.3f}", "facility energy / IT energy of this period"))
     water = statement.total("water_l")
     if water is not None:
-        cards.append(("Water", f"{grouped(water, 0)} L", ""))
+        cards.append(("Water", f"{grouped(water, 0)} L", _without(statement, "water")))
     return '<div class="cards">' + "".join(
         f'<div class="card"><small>{n}</small><div>{v}</div><small>{escape(t)}</small></div>' for n, v, t in cards
     ) + "</div>"  # fmt: skip
 
 
-def _no_intensity(statement: Statement) -> str:
-    return f"{percent(statement.no_intensity)} of energy without intensity" if statement.no_intensity else ""
+def _without(statement: Statement, kind: str) -> str:
+    part = statement.unvalued.get(kind, 0.0)
+    return f"{percent(part)} of energy without {kind}" if part else ""
 
 
 def _table(heads: list[str], rows: list[list[str]], left: int = 1) -> str:

@@ -74,7 +74,7 @@ class Statement:
     kwh_per_job: float | None
     utilisation: float | None
     utilisation_known: float
-    no_intensity: float
+    unvalued: dict[str, float]
     embodied_g: dict[str, float] = field(default_factory=dict)
     unspread: dict[str, float | None] | None = None
     signals: tuple[SignalInfo, ...] = ()
@@ -150,8 +150,8 @@ class Sources:
 
     postings: POSTINGS of the period. hours: METER_HOURS of its primary meters. jobs: JOBS. findings: FINDINGS of the
     period. meter_mj: what the meters say, from their own table, so that the balance line compares two things; by_pue_mj:
-    overhead in it that a site's PUE makes. no_intensity: part of the energy for whose hours no intensity is known.
-    embodied: asset, account, job_id, embodied_g.
+    overhead in it that a site's PUE makes. unvalued: by kind of signal, the part of the energy for whose hours it has
+    no value. embodied: asset, account, job_id, embodied_g.
     """
 
     postings: pl.LazyFrame
@@ -164,7 +164,7 @@ class Sources:
     meter_mj: int
     by_pue_mj: dict[str, int] = field(default_factory=dict)
     signals: Sequence[SignalInfo] = ()
-    no_intensity: float = 0.0
+    unvalued: dict[str, float] = field(default_factory=dict)
     embodied: pl.DataFrame | None = None
     versions: dict[str, int] = field(default_factory=dict)
 
@@ -217,7 +217,7 @@ def build(sources: Sources, period: Period, by: str = "job", title: str = "", *,
         kwh_per_job=float(finished["energy_mj"].mean()) / MJ_PER_KWH if finished.height else None,  # type: ignore[arg-type]
         utilisation=busy_ms / known_ms if known_ms else None,
         utilisation_known=known_ms / held_ms if held_ms else 0.0,
-        no_intensity=sources.no_intensity,
+        unvalued=sources.unvalued,
         embodied_g=_embodied_by(sources, "account"),
         unspread=unspread,
         signals=tuple(sources.signals),

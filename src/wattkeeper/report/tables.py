@@ -41,7 +41,7 @@ def to_json(statement: Statement) -> dict[str, Any]:
         "gpu_utilisation_known": statement.utilisation_known,
         "coverage": statement.coverage,
         "pue_interim": statement.pue,
-        "energy_without_intensity": statement.no_intensity,
+        **{f"energy_without_{kind}": part for kind, part in statement.unvalued.items()},
         "embodied_g": statement.embodied_g,
         "unspread": statement.unspread,
         "signals": [asdict(s) for s in statement.signals],

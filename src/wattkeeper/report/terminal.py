@@ -214,10 +214,12 @@ def _notes(statement: Statement) -> Text:
     for info in statement.signals:
         words = source(info)
         lines.append(f"{info.kind}: {info.id} [{info.unit}]{', ' if words else ''}{words}")
-    if statement.no_intensity > 0:
-        lines.append(
-            f"No intensity is known for {percent(statement.no_intensity)} of the energy; its carbon is left out."
-        )
+    if (water := statement.total("water_l")) is not None:
+        lines.append(f"Water: {grouped(water, 1)} L.")
+    for kind, part in statement.unvalued.items():
+        if part > 0:
+            what = {"intensity": "carbon", "price": "cost"}.get(kind, kind)
+            lines.append(f"No {kind} is known for {percent(part)} of the energy; its {what} is left out.")
     if statement.full_cost_line:
         lines.append(statement.full_cost_line)
     if statement.embodied_g:

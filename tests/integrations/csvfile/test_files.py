@@ -187,3 +187,43 @@ def test_a_layout_that_contradicts_itself_is_refused_with_the_site_file(lines, w
     """The site file is not accepted, long before any import."""
     with pytest.raises(ConfigError, match=words):
         parse(f'[[site]]\nid = "s"\n[csv.x]\n{lines}\n')
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("a\0,1767225600000,1", "not UTF-8 text"),
+        ('"a,1767225600000,1', "a quote is not closed on its line"),
+        (f'"{"a" * 200_000}",1767225600000,1', "a cell is longer than 131,072 characters"),
+    ],
+)
+def test_a_row_that_cannot_be_told_apart_costs_itself_only(load, row, reason):
+    got = load(TEXT + row + "\nc,1767225600000,3\n", **RAW)
+
+    assert got.readings == [*BOTH, ("c", 1767225600000, 3)]
+    assert got.refused == [(4, reason)]
+
+
+@pytest.mark.parametrize("name", ["row", "line", "value_known", "^.*$", "*", "{meter}", "=m", "cell", "why", "literal"])
+@pytest.mark.parametrize("write", ["csv", "parquet"])
+def test_a_column_may_have_any_name(load, load_frame, name, write):
+    """What a file calls its columns is never taken for a name of ours, nor for a pattern."""
+    frame = pl.DataFrame({name: ["a", "b"], "t": [1767225600000] * 2, "v": [1, 2]})
+    layout = {**RAW, "columns": {"meter": name, "time": "t", "value": "v"}, "time_format": "ms"}
+    got = load(frame.write_csv(), **layout) if write == "csv" else load_frame(frame, **layout)
+
+    assert got.readings == BOTH
+    with pytest.raises(ImportFileError, match=r"maps 'row', but readings have only time, value, meter\. Correct"):
+        load(frame.write_csv(), **(layout | {"columns": {"row": name, "time": "t", "value": "v"}}))
+
+
+@pytest.mark.parametrize("values", [[[1], [2]], [{"a": 1}, {"a": 2}]])
+def test_a_parquet_column_of_lists_or_records_is_told(load_frame, values):
+    frame = pl.DataFrame({"meter": ["a", "b"], "time_ms": [1767225600000] * 2, "value": values})
+    with pytest.raises(ImportFileError, match=r"column 'value' holds .*, not single values\."):
+        load_frame(frame, **RAW)
+
+
+def test_what_is_no_number_nor_time_in_parquet_is_refused_row_by_row(load_frame):
+    frame = pl.DataFrame({"meter": ["a", "b"], "time_ms": [1767225600000] * 2, "value": [True, None]})
+    assert load_frame(frame, **RAW).refused == [(1, "value is not a number"), (2, "value is missing")]

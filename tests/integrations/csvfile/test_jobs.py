@@ -122,3 +122,19 @@ def test_a_bad_asset_costs_itself_only(load, row, reason):
     [(number, words)] = got.refused
     assert number == 3
     assert words.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("CANCELLED by 1000", "CANCELLED"),
+        ("CANCELLED+", "CANCELLED"),
+        ("failed", "FAILED"),
+        ("OUT_OF_MEMORY",) * 2,
+        ("7",) * 2,
+    ],
+)
+def test_a_state_is_the_word_that_slurm_has_for_it(load, told, kept):
+    """So that the energy of cancelled and failed jobs is found whoever exported them."""
+    got = load(f"job_id,start,state\nx,2026-01-01,{told}\n", **JOBS)
+    assert got.table("jobs")["state"].to_list() == [kept]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integrations.prometheus.conftest import ENERGY, ENGINE, GPU, NOW, POWER, holdings, of, values
+from wattkeeper.core.assets import QUANTITIES
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.integrations.prometheus.series import Options, to_intake
 
@@ -32,6 +33,16 @@ def test_old_and_new_dcgm_names_are_one_meter():
 
     assert {"n1/gpu0:GPU-1:dcgm:power": [400_000]} == values(intake)
     assert 1 == len(intake.meters)
+
+
+def test_the_counter_under_its_new_name_comes_before_power():
+    """The books use the meter of the lowest rank, and of equal ranks the counter: 450 J, not 450 W."""
+    joules = of("DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL", 450, GPU)
+    intake = to_intake([of("DCGM_FI_DEV_BOARD_POWER_WATTS", 450, GPU), joules])
+
+    first = min(intake.meters, key=lambda m: (m.rank, QUANTITIES.index(m.quantity)))
+    assert values(intake)[first.id] == [450_000]
+    assert first.quantity == "energy_counter"
 
 
 def test_a_gpu_repeated_on_mig_instances_is_read_once():

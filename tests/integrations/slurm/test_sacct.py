@@ -213,3 +213,42 @@ def test_recorded_rows():
     from datetime import UTC, datetime
 
     assert to_ms(datetime(2022, 2, 21, 13, 37, 7, tzinfo=UTC)) == by_id["1479763"]["start_ms"]
+
+
+def test_an_end_in_the_doubled_hour_lies_after_its_start(tmp_path):
+    """02:50 to 02:10 on the night clocks go back is twenty minutes: 00:50 to 01:10 UTC."""
+    line = "7|x|ann|ml|cpu|COMPLETED|Unknown|2026-10-25T02:50:00|2026-10-25T02:10:00|64|cpu=64|n1|"
+    intake = read(tmp_path, line, timezone="Europe/Berlin")
+
+    assert intake.rejects == []
+    start_ms, end_ms = intake.jobs.select("start_ms", "end_ms").row(0)
+    assert end_ms - start_ms == 20 * 60_000
+
+
+@pytest.mark.parametrize(
+    ("start", "tres", "reason"),
+    [
+        ("99999999999999999", "cpu=1", "time '99999999999999999' lies outside 1970 to 2100"),
+        ("0001-01-01T00:00:00", "cpu=1", "time '0001-01-01T00:00:00' lies outside 1970 to 2100"),
+        ("1790000000", "cpu=many", "cpu=many is not a count"),
+        ("1790000000", "gres/gpu=1.5", "gres/gpu=1.5 is not a count"),
+        ("1790000000", "gres/gpu:mig=x", "gres/gpu:mig=x is not a count"),
+        ("1790000000", "gres/gpu=²", "gres/gpu=² is not a count"),
+    ],
+)
+def test_a_row_that_cannot_be_true_costs_itself_only(tmp_path, start, tres, reason):
+    good = "8|x|ann|ml|cpu|COMPLETED|Unknown|1790000000|1790000100|64|cpu=64|n1|"
+    intake = read(tmp_path, f"7|x|ann|ml|cpu|COMPLETED|Unknown|{start}|Unknown|64|{tres}|n1|", good)
+
+    assert [(r.row, r.reason) for r in intake.rejects] == [(2, reason)]
+    assert intake.jobs["job_id"].to_list() == ["8"]
+
+
+@pytest.mark.parametrize("form", [("utf-8-sig", "\n"), ("utf-8", "\r\n"), ("utf-8-sig", "\r\n")])
+def test_a_file_that_went_through_windows_is_read(tmp_path, form):
+    """A byte order mark and carriage returns change nothing."""
+    encoding, newline = form
+    file = tmp_path / "sacct.txt"
+    line = "7|x|ann|ml|cpu|COMPLETED|Unknown|0|100|64|cpu=64|n1|"
+    file.write_text(f"{HEAD}\n{line}\n", encoding, newline=newline)
+    assert next(SacctSource(file, sizes=SIZES).read()).jobs["job_id"].to_list() == ["7"]

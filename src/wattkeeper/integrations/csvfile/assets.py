@@ -11,6 +11,7 @@ from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.integrations.csvfile.table import Table
 
 TEXTS = ("id", "kind", "parent", "model", "remainder", "embodied_source")
+SWAPPED = str.maketrans(",.", ".,")
 NUMBERS = ("max_power_w", "idle_power_w", "slice", "embodied_kg", "lifetime_years")
 
 
@@ -48,7 +49,7 @@ def _asset(cells: dict[str, Any], decimal: str, seen: dict[str, int]) -> Asset:
 
 def _number(name: str, cell: Any, decimal: str) -> float:
     try:
-        value = float(cell.replace(decimal, ".") if isinstance(cell, str) else cell)
+        value = float(cell.translate(SWAPPED) if isinstance(cell, str) and decimal == "," else cell)
     except (TypeError, ValueError):
         raise ConfigError(f"{name} is not a number") from None
     if not 0 <= value < float("inf"):

@@ -56,7 +56,10 @@ class Rows:
         elif column.dtype == pl.Boolean:
             read = _booleans(cells, name)
         elif column.dtype == pl.String:
-            read = pl.select(cells.cast(pl.String).alias("value"), why=pl.lit(None, pl.String))
+            text = cells.cast(pl.String)
+            if column.name == "state":  # as Slurm says it: CANCELLED by 1000
+                text = text.str.to_uppercase().str.extract(r"^([A-Z_]+)").fill_null(text)
+            read = pl.select(value=text, why=pl.lit(None, pl.String))
         else:
             read = _amounts(cells, name, column, self.table.layout.decimal)
         blank = None if column.nullable else f"{name} is missing"

@@ -70,13 +70,16 @@ class ParquetSheet:
     def batches(self, wanted: Mapping[str, int]) -> Iterator[Batch]:
         """Yield all rows; see Sheet."""
         names = self._file.schema_arrow.names
+        for place in wanted.values():
+            if pa.types.is_nested(kind := self._file.schema_arrow.types[place]):
+                raise ImportFileError(f"{self._path}: column '{self.columns[place]}' holds {kind}, not single values.")
         columns = sorted({names[place] for place in wanted.values()})
         row = 1
         try:
             for part in self._file.iter_batches(batch_size=PARQUET_ROWS, columns=columns):
                 frame = pl.DataFrame(pa.Table.from_batches([part]))
                 numbers = pl.int_range(row, row + frame.height, dtype=pl.Int64, eager=True).alias("row")
-                yield Batch(frame.select(numbers, *(_cell(names[i], frame).alias(w) for w, i in wanted.items())), [])
+                yield Batch(frame.select(numbers, *(_cells(frame[names[i]]).alias(w) for w, i in wanted.items())), [])
                 row += frame.height
         except (pa.ArrowException, OSError) as error:
             raise ImportFileError(f"{self._path} cannot be read after row {row - 1}: {error}.") from error
@@ -96,7 +99,10 @@ class CsvSheet:
                 if line.strip():
                     self._header_row = number
                     self._separator = max(SEPARATORS, key=line.count)
-                    self.columns = [cell.strip() for cell in _fields(line, self._separator) or [line]]
+                    if "\0" in line:
+                        raise ImportFileError(f"{path} is not UTF-8 text. Save it as CSV in UTF-8.")
+                    cells = _fields(line, self._separator)
+                    self.columns = [cell.strip() for cell in ([line] if isinstance(cells, str) else cells)]
                     return
         raise ImportFileError(f"{path} is empty.")
 
@@ -115,7 +121,7 @@ class CsvSheet:
 
     def _split(self, table: pl.DataFrame, wanted: Mapping[str, int]) -> Batch:
         line, width = pl.col("line"), len(self.columns)
-        odd = line.str.contains_any(['"', "\ufffd"])
+        odd = line.str.contains_any(['"', "\ufffd", "\0"])
         found = line.str.count_matches(self._separator, literal=True) + 1
         plain = table.filter(~odd & (found == width))
         parts = plain["line"].str.split_exact(self._separator, width - 1).struct.unnest()
@@ -130,10 +136,10 @@ class CsvSheet:
         good, rejects = [], []
         for number, line in table.iter_rows():
             fields = _fields(line, self._separator)
-            if "\ufffd" in line:
+            if "\ufffd" in line or "\0" in line:
                 rejects.append(self._reject(number, "not UTF-8 text", line))
-            elif fields is None:
-                rejects.append(self._reject(number, "a quote is not closed on its line", line))
+            elif isinstance(fields, str):
+                rejects.append(self._reject(number, fields, line))
             elif len(fields) != len(self.columns):
                 why = f"{len(fields)} cells where the header has {len(self.columns)}"
                 rejects.append(self._reject(number, why, line))
@@ -168,22 +174,23 @@ class CsvSheet:
     def _text(self, body: bytes, number: int) -> str:
         if number == 1:
             body = body.removeprefix(b"\xef\xbb\xbf")
-            if b"\0" in body[:1000]:
-                raise ImportFileError(f"{self._path} is not UTF-8 text. Save it as CSV in UTF-8.")
         return body.decode("utf-8", "replace")
 
 
-def _fields(line: str, separator: str) -> list[str] | None:
-    """Return the cells of one line, or None when a quote is not closed."""
+def _fields(line: str, separator: str) -> list[str] | str:
+    """Return the cells of one line, or why they cannot be told apart."""
     try:
         return next(csv.reader([line], delimiter=separator, strict=True))
     except csv.Error:
-        return None
+        limit = csv.field_size_limit()
+        return (
+            f"a cell is longer than {limit:,} characters" if len(line) > limit else "a quote is not closed on its line"
+        )
 
 
-def _cell(name: str, frame: pl.DataFrame) -> pl.Expr:
-    """Return a Parquet column; text as it would come from a CSV file, stripped and null where empty."""
-    if isinstance(frame.schema[name], pl.Categorical | pl.Enum | pl.String):
-        text = pl.col(name).cast(pl.String).str.strip_chars()
-        return pl.when(text != "").then(text)
-    return pl.col(name)
+def _cells(column: pl.Series) -> pl.Series:
+    """Return a Parquet column: numbers and times as they are, the rest as it would come from a CSV file."""
+    if column.dtype.is_numeric() or column.dtype.is_temporal():
+        return column
+    text = column.cast(pl.String, strict=False).str.strip_chars()
+    return text.set(text == "", None)

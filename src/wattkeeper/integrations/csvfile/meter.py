@@ -67,7 +67,8 @@ class Readings:
         if "meter" in wanted:
             wanted[column("meter")] = wanted.pop("meter")
         for name in fields(*templates.values()):
-            if name != "meter" and not (name == "column" and layout.wide):
+            made = (name == "meter" and name not in fields(layout.meter)) or (name == "column" and layout.wide)
+            if not made:
                 wanted[column(name)] = table.place(name)
         if layout.wide:
             wanted.update(self._meter_columns(set(wanted.values())))

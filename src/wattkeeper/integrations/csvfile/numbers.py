@@ -45,11 +45,11 @@ def read_reals(cells: pl.Series, *, what: str, factor: float = 1.0, decimal: str
 
 
 def _normal(cells: pl.Series, decimal: str) -> pl.Series:
-    """Return numbers as they are and all else as text with a point for its decimal mark."""
+    """Return numbers as they are and all else as text with a point for its decimal mark; no other mark stays a point."""
     if cells.dtype.is_numeric() and not cells.dtype.is_decimal():
         return cells.alias("cell")
     text = cells.cast(pl.String).alias("cell")
-    return text.str.replace(",", ".", literal=True) if decimal == "," else text
+    return text.str.replace_many({",": ".", ".": ","}) if decimal == "," else text
 
 
 def _unreadable(cells: pl.Series, text: pl.Series, real: pl.Series, what: str) -> list[Fault]:

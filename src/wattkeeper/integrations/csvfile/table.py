@@ -43,7 +43,7 @@ class Table:
 
     def place(self, header: str) -> int:
         """Return where a header stands. Raises ImportFileError where it is missing or occurs twice."""
-        if header not in self.sheet.columns:
+        if not header or header not in self.sheet.columns:
             near = get_close_matches(header, self.sheet.columns, 1) or ["<one of them>"]
             raise self.lacks(header, f'"{near[0]}" in its place')
         if self.sheet.columns.count(header) > 1:

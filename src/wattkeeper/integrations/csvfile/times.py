@@ -7,11 +7,8 @@ from decimal import Decimal
 import numpy as np
 import polars as pl
 
-from wattkeeper.core.clock import zone
+from wattkeeper.core.clock import EARLIEST_MS, LATEST_MS, zone
 from wattkeeper.integrations.csvfile.reasons import why
-
-EARLIEST_MS, LATEST_MS = 946_684_800_000, 4_102_444_800_000
-"""2000-01-01 and 2100-01-01: a time outside is a wrong unit or an unset clock."""
 
 EPOCH_MS = {"s": Decimal(1000), "ms": Decimal(1), "us": Decimal("0.001")}
 

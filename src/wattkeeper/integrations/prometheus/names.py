@@ -69,7 +69,7 @@ def _cray(quantity: str, unit: str) -> tuple[Variable, ...]:
 VARIABLE_MAP: dict[str, tuple[Variable, ...]] = {
     # dcgm-exporter; DCGM 4.6 renamed the fields and keeps the old names as aliases
     "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": (Variable("energy_counter", "mJ", "gpu", "dcgm", 10, index=_GPU_INDEX),),
-    "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL": (_joules("gpu", "dcgm-joules", 11, index=_GPU_INDEX),),
+    "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL": (_joules("gpu", "dcgm-joules", 10, index=_GPU_INDEX),),
     "DCGM_FI_DEV_POWER_USAGE": (_dcgm_w("dcgm", 10),),
     "DCGM_FI_DEV_BOARD_POWER_WATTS": (_dcgm_w("dcgm", 10),),
     "DCGM_FI_DEV_POWER_USAGE_INSTANT": (_dcgm_w("dcgm-instant", 12),),

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from wattkeeper.config import expand_hosts
-from wattkeeper.core.clock import to_ms, zone
+from wattkeeper.core.clock import LATEST_MS, to_ms, zone
 from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS
@@ -21,7 +21,7 @@ _GRES = re.compile(r"gpu(?::[^:,()\s]+)?:(\d+)\(IDX:([\d,\-]*)\)")
 _NODES = re.compile(r"Nodes=(\S+) .*?GRES=(\S*)")
 _FIELD = re.compile(r"(\w[\w:/]*)=(\S*)")
 
-_LOGGED = re.compile(r"(?P<epoch>\d+) (?P<event>start|end) (?P<job>\S+) (?P<host>\S+)(?: (?P<gpus>\d[\d,-]*))?")
+_LOGGED = re.compile(r"(?P<epoch>[0-9]+) (?P<event>start|end) (?P<job>\S+) (?P<host>\S+)(?: (?P<gpus>\d[\d,-]*))?")
 
 Row = tuple[str, str, int, int | None, float, bool]
 
@@ -126,7 +126,7 @@ class PrologSource:
             if not line.strip():
                 continue
             match = _LOGGED.fullmatch(line.strip())
-            if match is None:
+            if match is None or int(match["epoch"]) * 1000 > LATEST_MS:
                 reason = "is not 'epoch start|end job host indices'"
                 intake.rejects.append(Reject(self.path.name, at, reason, line[:200]))
                 continue
@@ -154,6 +154,6 @@ def number(value: Any) -> int | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8", "replace")
+        return path.read_text("utf-8-sig", "replace")
     except OSError as error:
         raise ImportFileError(f"Cannot read {path}: {error.strerror}.") from error

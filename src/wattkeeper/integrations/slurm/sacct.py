@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from wattkeeper.config import expand_hosts
-from wattkeeper.core.clock import to_ms, zone
+from wattkeeper.core.clock import LATEST_MS, to_ms, zone
 from wattkeeper.core.errors import ConfigError, ImportFileError, SourceError
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.core.schema import ALLOCATIONS, JOBS
@@ -46,7 +46,8 @@ class _Run:
     start_ms: int
     end_ms: int | None
     nodes: list[str]
-    tres: dict[str, str]
+    cpus: int | None
+    gpus: int
 
 
 class SacctSource:
@@ -97,7 +98,7 @@ class SacctSource:
     def _text(self) -> str:
         if self.path is not None:
             try:
-                return self.path.read_text("utf-8", "replace")
+                return self.path.read_text("utf-8-sig", "replace")
             except OSError as error:
                 raise ImportFileError(f"Cannot read {self.path}: {error.strerror}.") from error
         known = set(_run(["sacct", "--helpformat"]).split())
@@ -137,7 +138,7 @@ class SacctSource:
         if "." in job_id or "[" in job_id or row["Start"] in _NEVER:
             return None
         start_ms = self._time_ms(row["Start"])
-        end_ms = None if row["End"] in _NEVER else self._time_ms(row["End"])
+        end_ms = None if row["End"] in _NEVER else self._time_ms(row["End"], after_ms=start_ms)
         if end_ms is not None and end_ms < start_ms:
             raise ValueError(f"ends at {row['End']}, before it starts at {row['Start']}")
         nodes = [] if row["NodeList"] in _NEVER else expand_hosts(row["NodeList"])
@@ -145,17 +146,28 @@ class SacctSource:
         submit = row.get("Submit", "")
         submit_ms = None if submit in _NEVER else self._time_ms(submit)
         tres = parse_tres(row.get("AllocTRES", ""))
-        return _Run(self.prefix + job_id, row, state, submit_ms, start_ms, end_ms, nodes, tres)
+        cpus = _count(tres["cpu"], "cpu") if "cpu" in tres else None
+        return _Run(self.prefix + job_id, row, state, submit_ms, start_ms, end_ms, nodes, cpus, gpus_of(tres))
 
-    def _time_ms(self, text: str) -> int:
-        """Return a time of sacct's [ms UTC]: epoch seconds, or ISO with or without an offset."""
-        if text.isdigit():
-            return int(text) * 1000
+    def _time_ms(self, text: str, after_ms: int = 0) -> int:
+        """Return a time of sacct's [ms UTC]: epoch seconds, or ISO with or without an offset.
+
+        Of an hour that clocks show twice it is the first one, unless that lies before after_ms.
+        """
         try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
+            if text.isdecimal():
+                time_ms = int(text) * 1000
+            else:
+                moment = datetime.fromisoformat(text)
+                local = moment if moment.tzinfo else moment.replace(tzinfo=zone(self.timezone))
+                time_ms = to_ms(local)
+                if time_ms < after_ms:
+                    time_ms = to_ms(local.replace(fold=1))
+        except (ValueError, OverflowError):
             raise ValueError(f"time '{text}' cannot be read; use SLURM_TIME_FORMAT=%s or the standard form") from None
-        return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone(self.timezone)))
+        if not 0 <= time_ms <= LATEST_MS:
+            raise ValueError(f"time '{text}' lies outside 1970 to 2100")
+        return time_ms
 
 
 def _run(command: list[str]) -> str:
@@ -178,16 +190,22 @@ def parse_tres(text: str) -> dict[str, str]:
 
 
 def gpus_of(tres: Mapping[str, str]) -> int:
-    """Return the GPUs of a TRES: the plain count, else the sum over types, never both."""
+    """Return the GPUs of a TRES: the plain count, else the sum over types, never both. Raises ValueError."""
     if "gres/gpu" in tres:
-        return int(tres["gres/gpu"])
-    return sum(int(v) for k, v in tres.items() if k.startswith("gres/gpu:"))
+        return _count(tres["gres/gpu"], "gres/gpu")
+    return sum(_count(v, k) for k, v in tres.items() if k.startswith("gres/gpu:"))
+
+
+def _count(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise ValueError(f"{what}={text} is not a count")
+    return int(text)
 
 
 def _add_energy(energy_j: dict[str, float], prefix: str, row: dict[str, str]) -> None:
     """Note what a row says was drawn [J]: the job's own figure, else the largest of its steps."""
     raw = row.get("ConsumedEnergyRaw", "") or parse_tres(row.get("AllocTRES", "")).get("energy", "")
-    if raw.isdigit() and 0 < int(raw) < 2**62:
+    if raw.isascii() and raw.isdecimal() and 0 < int(raw) < 2**62:
         job = prefix + row["JobID"].split(".")[0]
         energy_j[job] = max(energy_j.get(job, 0.0), float(raw))
 
@@ -200,8 +218,7 @@ def _jobs(runs: list[_Run], energy_j: dict[str, float]) -> pl.DataFrame:
         rows.append((
             run.job_id, get("JobName") or None, get("User") or None, get("Account") or None, get("Partition") or None,
             run.state or None, run.submit_ms, run.start_ms, run.end_ms,
-            len(run.nodes) or None, int(run.tres["cpu"]) if run.tres.get("cpu", "").isdigit() else None,
-            gpus_of(run.tres), energy_j.get(run.job_id),
+            len(run.nodes) or None, run.cpus, run.gpus, energy_j.get(run.job_id),
         ))  # fmt: skip
     return pl.DataFrame(rows, schema=JOBS.schema, orient="row")
 
@@ -215,7 +232,7 @@ def _held(run: _Run, sizes: Mapping[str, NodeSize]) -> Iterator[tuple[str, str, 
     """
     if not run.nodes or (run.end_ms is not None and run.end_ms <= run.start_ms):
         return
-    gpus, cpus = gpus_of(run.tres) / len(run.nodes), int(run.tres.get("cpu", 0)) / len(run.nodes)
+    gpus, cpus = run.gpus / len(run.nodes), (run.cpus or 0) / len(run.nodes)
     for node in run.nodes:
         size = sizes.get(node, NodeSize(0, 0))
         share = gpus / size.gpus if gpus and size.gpus else cpus / size.cpus if cpus and size.cpus else 1.0

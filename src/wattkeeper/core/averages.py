@@ -13,7 +13,10 @@ from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 
-from wattkeeper.core.errors import UnknownNameError
+from wattkeeper.core.errors import ConfigError
+
+AVERAGE = "average:"
+"""Begins what a site file writes for a yearly average, as intensity: average:DE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +34,22 @@ class Average:
 def average(name: str) -> Average:
     """Return the average of a country such as DE or a cloud region such as aws:us-east-1.
 
-    Raises UnknownNameError with the nearest names: no region is ever guessed.
+    Raises ConfigError with the nearest names: no region is ever guessed.
     """
     table = averages()
     if name in table:
         return table[name]
-    near = [known for known in table if name and name.lower() in known.lower()]
-    near += [known for known in get_close_matches(name.lower(), list(table), 5, 0.7) if known not in near]
+    near = [one for one in table if name and name.lower() in one.lower()]
+    near += [one for one in get_close_matches(name.lower(), list(table), 5, 0.7) if one not in near]
+    known = f" Near it are {', '.join(near[:8])}." if near else ""
     cure = "Countries are ISO codes (DE), cloud regions gcp:europe-west3, aws:eu-central-1, azure:westeurope."
-    raise UnknownNameError("yearly average", name, near, cure)
+    raise ConfigError(f"No yearly average named '{name}'.{known} {cure}")
 
 
 @cache
 def averages() -> dict[str, Average]:
     """Return the whole table by name."""
-    text = files("wattkeeper.footprint").joinpath("averages.csv").read_text("utf-8")
+    text = files("wattkeeper.core").joinpath("averages.csv").read_text("utf-8")
     return {row["name"]: _average(row) for row in csv.DictReader(text.splitlines())}
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from wattkeeper.core.errors import UnknownNameError
-from wattkeeper.footprint.averages import average, averages
+from wattkeeper.core.averages import average, averages
+from wattkeeper.core.errors import ConfigError
 
 
 def test_countries_and_the_large_clouds_are_there():
@@ -59,10 +59,10 @@ def test_egrid_regions_are_their_pounds_in_grams():
 
 def test_an_unknown_name_gets_the_nearest_ones():
     """No region is guessed: the user chooses."""
-    with pytest.raises(UnknownNameError) as caught:
+    with pytest.raises(ConfigError) as caught:
         average("us-east-1")
     assert "No yearly average named 'us-east-1'" in str(caught.value)
     assert "aws:us-east-1" in str(caught.value)
     assert "Countries are ISO codes (DE)" in str(caught.value)
-    with pytest.raises(UnknownNameError, match="azure:westeurope"):
+    with pytest.raises(ConfigError, match="azure:westeurope"):
         average("azure:west-europe")
