@@ -93,15 +93,15 @@ class Link:
 class Sender:
     """Delivers what stands in a journal. sent: batches that the server has."""
 
-    def __init__(self, config: AgentConfig, spool: Path, name: str) -> None:
+    def __init__(self, config: AgentConfig, spool: Reader) -> None:
         self._config, self._link = config, Link(config)
-        self._reader = Reader(spool, name)
-        self._aside = (spool, f"{name}.refused")
+        self._reader, name = spool, spool.folder.name
+        self._aside = (spool.folder.parent, f"{name}.refused")
         self._worker = Worker(self._link.name)
         self._more = asyncio.Event()
         self._part = fraction(name)
         self._skewed = False
-        self._done, self._doubts = Position(0, 0), 0
+        self._done, self._doubts = Position(0, 0), len(spool.doubts)
         self.sent = self.refused = 0
         self.fault = ""
 

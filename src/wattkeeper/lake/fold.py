@@ -193,6 +193,7 @@ def _intake(source: str, batches: list[Received], rejects: list[Reject]) -> Inta
     intake = Intake(source, rejects=rejects)
     intake.assets = list({a.id: a for b in batches for a in b.assets}.values())
     intake.meters = list({m.id: m for b in batches for m in b.declared}.values())
+    intake.losses = [loss for b in batches for loss in b.lost]
     if batches:
         time_ms, value = (np.concatenate([getattr(b, c) for b in batches]) for c in ("time_ms", "value"))
         intake.readings = readings(list(names), np.concatenate(indexes), time_ms, value)
@@ -242,7 +243,7 @@ def _of_known_meters(batch: Received, known: set[str], piece: _Piece) -> Receive
 def _set_aside(piece: _Piece, batch: Received, mask: NDArray[np.bool_]) -> None:
     rows = zip(batch.index[mask].tolist(), batch.time_ms[mask].tolist(), batch.value[mask].tolist(), strict=True)
     samples = [Sample(batch.meters[i], time_ms, value) for i, time_ms, value in rows]
-    piece.unfit.append(encode(Batch(batch.id, samples, batch.assets, batch.declared)))
+    piece.unfit.append(encode(Batch(batch.id, samples, batch.assets, batch.declared, batch.lost)))
     piece.aside += len(samples)
 
 
