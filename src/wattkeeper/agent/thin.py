@@ -15,8 +15,8 @@ from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.batch import Batch
 from wattkeeper.core.live import Loss, Sample
 
-BATCH_ROWS = 10_000
-"""Readings in a thinned batch, about."""
+BATCH_ROWS = 4_000
+"""Readings in a thinned batch, about: some 80 kB, which a nearly full disk takes too."""
 
 AROUND_FALL = 4
 """Readings that stay before and after a fall: as many as the book looks at to judge it (core/counter.py, LOOK_BACK)."""

@@ -28,8 +28,11 @@ class Worker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._jobs.put((loop, future, work))
-        async with asyncio.timeout(limit_s):
+        limit = loop.call_later(limit_s, _hand_over, future, future.set_exception, TimeoutError())
+        try:
             return await future
+        finally:
+            limit.cancel()
 
     def close(self) -> None:
         """Let the thread end after the call that it is at; the next call starts another."""

@@ -61,12 +61,16 @@ class Reader:
                 yield Position(n, end), batch
 
     def forget(self, position: Position) -> None:
-        """Note that all up to a position is delivered, and delete the segments that hold nothing else.
+        """Delete the segments that end before a position up to which all is delivered, and note it.
 
         After a crash some of it may be read again: what is done with a batch must be harmless to do twice.
+        Raises JournalError where it cannot be noted; a full disk has got its room back all the same.
         """
         new = self.folder / f"{_FORGOTTEN}.new"
         try:
+            for n in self._segments():
+                if n < position.segment:
+                    self._path(n).unlink(missing_ok=True)
             with new.open("w", encoding="ascii") as file:
                 file.write(f"{position.segment} {position.offset}\n")
                 file.flush()
@@ -74,9 +78,6 @@ class Reader:
             new.replace(self.folder / _FORGOTTEN)
         except OSError as error:
             raise _failed(self.folder, error) from error
-        for n in self._segments():
-            if n < position.segment:
-                self._path(n).unlink(missing_ok=True)
 
     def forgotten(self) -> Position:
         """Return up to where all is delivered."""
