@@ -225,7 +225,7 @@ def test_what_an_agent_could_not_keep_is_in_the_book_once(tmp_path):
      [["m", START, START, 1.5]], [["", START, START, 1]]],
 )  # fmt: skip
 def test_a_loss_that_is_none_refuses_its_batch(lost):
-    with pytest.raises(BatchError, match="loss|'lost' is not a list"):
+    with pytest.raises(BatchError, match=r"loss|'lost' is not a list"):
         decode(encode(Batch("n1/a/1", [], lost=lost)), NOW)
 
 

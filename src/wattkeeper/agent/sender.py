@@ -131,6 +131,7 @@ class Sender:
         batches = self._reader.read()
         while (item := await self._do(lambda: next(batches, None))) is not None:
             position, batch = item
+            self._tell_doubts()
             if position > self._done:
                 await self._deliver(batch)
                 self._done = position
@@ -138,9 +139,14 @@ class Sender:
             if self.fault:
                 log.info("%s takes readings again.", self._link.name)
                 self.fault = ""
-        for doubt in self._reader.doubts[self._doubts :]:
+        self._tell_doubts()
+
+    def _tell_doubts(self) -> None:
+        """Say once what damage was found."""
+        doubts = self._reader.doubts[self._doubts :]
+        self._doubts += len(doubts)
+        for doubt in doubts:
             log.error("%s", doubt)
-        self._doubts = len(self._reader.doubts)
 
     async def _forget(self, position: Position) -> None:
         """Give back a batch's disk. One that takes no note of it holds up nothing: a batch sent twice counts once."""
