@@ -44,7 +44,7 @@ class Worker:
 def _serve(jobs: SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
         loop, future, work = job
-        if future.cancelled():  # nobody waits any more
+        if future.done():  # nobody waits any more
             continue
         try:
             settle, told = future.set_result, work()
