@@ -238,7 +238,10 @@ class AgentConfig(_Table):
         Path("/var/lib/wattkeeper/spool"), description="Folder for readings that the server has not taken yet."
     )
     spool_limit_bytes: int = Field(
-        2**30, ge=2**20, description="Most the spool may hold; then the oldest is kept and new readings are dropped."
+        2**30,
+        ge=2**20,
+        description="Most the spool may hold; then detail goes, the oldest last, and energy counters "
+        "keep their energy.",
     )
     batch_s: float = Field(10.0, gt=0, description="Readings are written at least so often: all a crash can cost [s].")
     batch_rows: int = Field(10_000, ge=1, description="A batch with so many readings is written at once.")

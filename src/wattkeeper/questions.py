@@ -99,6 +99,8 @@ def span_ms(book: Book, period: str | None) -> tuple[int, int]:
 def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
     """Return one row per meter: what it reports, its energy, coverage, events, and how far it is from the used one.
 
+    lost: readings that an agent took and could not keep; null where none were.
+
     difference_pct: energy of a meter that only confirms against the used one, over the hours that both have [%].
     """
     start_ms, end_ms = span_ms(book, period)
@@ -131,7 +133,14 @@ def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
         schema={"meter": pl.String, "quantity": pl.String, "source": pl.String, "accuracy_pct": pl.Float64},
         orient="row",
     )
+    lost = pl.DataFrame(
+        book.state.losses(start_ms, end_ms),
+        schema={"meter": pl.String, "start_ms": pl.Int64, "end_ms": pl.Int64, "lost": pl.Int64},
+        orient="row",
+    )
+    lost = lost.group_by("meter").agg(pl.col("lost").sum())
     rows = known.join(sums, on="meter", how="left").join(events, on="meter", how="left")
+    rows = rows.join(lost, on="meter", how="left")
     blank = [pl.lit(None, pl.UInt32).alias(k) for k in counter.EVENT_NAMES if k not in rows.columns]
     return rows.with_columns(pl.col("primary").fill_null(value=False), *blank).sort(
         "asset", "primary", "meter", descending=[False, True, False], nulls_last=True
@@ -169,6 +178,7 @@ def statement(book: Book, period: str | None = None, by: str = "job", *, full: b
         hours=hours,
         jobs=book.jobs(),
         findings=findings.collect(),
+        lost=book.state.losses(start_ms, end_ms),
         tree=tree,
         meters=book.meters(),
         sites=sites,

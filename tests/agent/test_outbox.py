@@ -44,12 +44,15 @@ class FakeDisk:
         return [v for t in self.tables for v in t["value"].to_pylist()]
 
 
+T0 = 1_795_000_000_000
+
+
 def outbox_of(disk, *, tree=None, batch_s=10.0, batch_rows=1000):
     return Outbox("n01", disk, tree or AssetTree({}), batch_s=batch_s, batch_rows=batch_rows)
 
 
 def samples(*values):
-    return [Sample("g", 1_795_000_000_000 + v, v) for v in values]
+    return [Sample("g", T0 + v, v) for v in values]
 
 
 def test_what_is_new_is_declared_once_and_before_its_readings():
@@ -58,9 +61,9 @@ def test_what_is_new_is_declared_once_and_before_its_readings():
 
     async def main():
         box = outbox_of(disk)
-        for found in (GPU, GPU, Discovery([Asset("n01/gpu0", "gpu", "n01", "H200")], GPU.meters)):
+        for i, found in enumerate((GPU, GPU, Discovery([Asset("n01/gpu0", "gpu", "n01", "H200")], GPU.meters))):
             box.declare(found)
-            box.add(samples(1))
+            box.add(samples(i))
             await box.flush()
 
     virtually(main)
@@ -95,8 +98,8 @@ def test_assets_and_meters_are_told_again_each_hour():
     async def main():
         box = outbox_of(disk)
         box.declare(GPU)
-        for _ in range(3):
-            box.add(samples(1))
+        for i in range(3):
+            box.add(samples(i))
             await box.flush()
             await asyncio.sleep(1801)
 
@@ -150,30 +153,113 @@ def test_a_disk_that_takes_nothing_costs_nothing_while_memory_lasts(caplog, erro
     assert [r.levelname for r in caplog.records] == ["ERROR", "INFO"]
 
 
-def test_when_memory_is_full_too_the_oldest_is_kept_and_the_loss_is_told_and_counted(caplog, monkeypatch):
-    """Room for about three batches: the first ones survive; what was declared with lost ones is declared again."""
+def test_when_memory_is_full_too_detail_goes_and_the_loss_is_told_and_counted(caplog, monkeypatch):
+    """Forty batches of one reading, room for about five: the first stays as it was, first and last reading are there,
+    what is missing is what the batches say was lost."""
     caplog.set_level(logging.INFO)
     disk = FakeDisk()
     disk.error = JournalFullError("At its limit.")
+    monkeypatch.setattr(module, "HELD_BYTES", 5000)
 
     async def main():
         box = outbox_of(disk)
         box.declare(GPU)
-        for i in range(10):
-            if i == 8:
-                box.declare(Discovery(meters=[Meter("late", "n01/gpu0", "power", "nvml")]))
+        for i in range(40):
             box.add(samples(i))
             await box.flush()
-            if i == 2:
-                monkeypatch.setattr(module, "HELD_BYTES", sum(len(h.data) for h in box._held))
+            assert sum(map(len, box._held)) <= 5000
         disk.error = None
-        box.add(samples(10))
         await box.flush()
         return box.lost
 
-    assert virtually(main) == 7  # 3 … 9
-    assert disk.values == [0, 1, 2, 10]
-    assert [d["id"] for d in disk.heads[-1]["declared"]] == ["late"]
+    lost = virtually(main)
+    told = [loss for head in disk.heads for loss in head.get("lost", [])]
+    assert lost > 20
+    assert len(disk.values) + lost == 40
+    assert disk.values[0] == 0
+    assert disk.values[-1] == 39
+    assert disk.values == sorted(disk.values)
+    assert told == [["g", 1_795_000_000_001, told[0][2], lost]]
     assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR", "INFO"]
-    assert "LOST from now on. At its limit." in caplog.records[1].message
-    assert "7 were lost" in caplog.records[2].message
+    assert "detail is LOST from now on. At its limit." in caplog.records[1].message
+    assert f"{lost} were lost" in caplog.records[2].message
+
+
+def test_what_cannot_be_thinned_is_given_up_newest_first_and_declared_again(monkeypatch):
+    """Energy of intervals has no reading to spare: the oldest batches stay, the loss is in the next one."""
+    disk = FakeDisk()
+    disk.error = JournalError("The disk is gone.")
+    monkeypatch.setattr(module, "HELD_BYTES", 6000)
+    late = Meter("late", "n01/gpu0", "energy_interval", "nvml", interval_ms=60_000)
+
+    async def main():
+        box = outbox_of(disk)
+        box.declare(Discovery(GPU.assets, [Meter("g", "n01/gpu0", "energy_interval", "nvml", interval_ms=60_000)]))
+        for i in range(12):
+            if i == 11:
+                box.declare(Discovery(GPU.assets, [late]))
+            box.add(samples(*range(10 * i, 10 * i + 10)))
+            await box.flush()
+        disk.error = None
+        box.add(samples(120))
+        await box.flush()
+        return box.lost
+
+    lost = virtually(main)
+    kept = 120 - lost
+    assert 0 < lost < 120
+    assert disk.values == [*range(kept), 120]
+    told = [tuple(loss) for head in disk.heads for loss in head.get("lost", [])]
+    assert sorted(told) == [("g", T0 + i, T0 + i, 1) for i in range(kept, 120)]
+    assert [d["id"] for d in disk.heads[-1]["declared"]] == ["late"]
+
+
+def test_times_of_a_meter_only_rise(caplog):
+    """100 s, back to 40 s, on to 101 s: what was stamped before is left out, told once, and a loss; others go on."""
+    disk = FakeDisk()
+
+    async def main():
+        box = outbox_of(disk)
+        box.add([Sample("g", T0 + 100_000, 1), Sample("h", T0, 1)])
+        box.add([Sample("g", T0 + 40_000, 2), Sample("h", T0 + 1000, 2)])
+        box.add([Sample("g", T0 + 100_000, 3)])
+        box.add([Sample("g", T0 + 99_999, 4)])
+        await box.flush()
+        box.add([Sample("g", T0 + 101_000, 5)])
+        await box.flush()
+        return box.lost
+
+    assert virtually(main) == 2
+    assert disk.values == [1, 1, 2, 5]
+    assert [head.get("lost") for head in disk.heads] == [None, [["g", T0 + 100_000, T0 + 101_000, 2]]]
+    assert ["g is stamped 60.0 s before its last reading" in r.message for r in caplog.records] == [True]
+
+
+def test_a_time_that_no_book_takes_holds_up_none_after_it():
+    """Two days ahead for one reading, then right again: the next reading is taken at once."""
+    disk = FakeDisk()
+
+    async def main():
+        box = outbox_of(disk)
+        for time_ms in (T0, T0 + 2 * 86_400_000, T0 + 1000, T0 + 2000):
+            box.add([Sample("g", time_ms, 1)])
+        await box.flush()
+        return box.lost
+
+    assert virtually(main) == 0
+    assert len(disk.values) == 4
+
+
+def test_values_of_one_device_may_come_in_any_order():
+    """A report with its newest value first: all are taken; the same report again adds nothing."""
+    disk = FakeDisk()
+
+    async def main():
+        box = outbox_of(disk)
+        report = [Sample("g", T0 + t, t) for t in (3000, 1000, 2000)]
+        box.add(report)
+        box.add(report)
+        await box.flush()
+
+    virtually(main)
+    assert disk.values == [3000, 1000, 2000]

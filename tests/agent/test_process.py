@@ -158,28 +158,39 @@ def test_a_server_that_comes_back_gets_what_was_read_before_a_kill_too(tmp_path,
     assert second.log.read_text().count("cannot be reached") == 1
 
 
-def test_a_full_spool_is_told_once_keeps_the_oldest_and_empties_when_the_server_is_back(tmp_path, start):
-    """1 MiB, 300 counters: the limit is said once; with the server back the first batches arrive first."""
+def test_a_full_spool_is_told_once_thins_and_empties_when_the_server_is_back(tmp_path, start):
+    """1 MiB, 300 counters: the limit is said once and kept; with the server back the first batches arrive first, and
+    what was read is there or counted as lost."""
     port = free_port()
     config = site_file(
         tmp_path, f'url = "http://127.0.0.1:{port}"\nbatch_s = 0.05\nbackoff_max_s = 0.1\nspool_limit_bytes = 1048576',
         zones=300,
     )  # fmt: skip
-    agent = start(config)
-    agent.wait_ready(lambda: "is at its limit of 1048576 bytes" in agent.log.read_text())
-    oldest = [h["id"] for h in opened(tmp_path / "spool")[0]]
+    agent = start(config, "--json")
+    agent.wait_ready(lambda: "is at its limit of 1048576 bytes: detail goes" in agent.log.read_text())
+    assert sum(p.stat().st_size for p in (tmp_path / "spool" / "n01").iterdir()) <= 1048576
+    oldest = [h["id"] for h in opened(tmp_path / "spool")[0][:5]]
     receiver = Receiver(port)
     try:
-        agent.wait_ready(lambda: "Readings are written again; 0 were lost" in agent.log.read_text())
+        agent.wait_ready(lambda: "takes readings again" in agent.log.read_text())
         agent.process.terminate()
         assert agent.process.wait(30) == 0
     finally:
         receiver.stop()
     ids = ids_of(receiver)
+    log = agent.log.read_text()
+    done = json.loads(log[log.index("{\n") :])
+    left = [batch for _, batch in Reader(tmp_path / "spool", "n01").read()]  # what it had no time to send
+    tables = [pa.ipc.open_stream(batch).read_all() for batch in (*receiver.batches, *left)]
+    heads = [json.loads(t.schema.metadata[b"wattkeeper"]) for t in tables]
+    rows = {head["id"]: t.num_rows for head, t in zip(heads, tables, strict=True)}
+    lost = {head["id"]: sum(n for *_, n in head.get("lost", [])) for head in heads}
 
-    assert ids[: len(oldest)] == oldest
-    assert [int(i.rpartition("/")[2]) for i in ids] == list(range(1, len(ids) + 1))
-    assert agent.log.read_text().count("is at its limit") == 1
+    assert ids[:5] == oldest
+    assert ids == sorted(ids)
+    assert log.count("is at its limit") == 1
+    assert done["lost"] == sum(lost.values()) > 0
+    assert sum(rows.values()) + done["lost"] == done["readings"]
 
 
 def test_a_source_that_goes_away_and_comes_back(tmp_path, start):

@@ -48,7 +48,7 @@ def sender_of(spool):
 
     def make(url, **more):
         config = AgentConfig(url=url, **{"token": "s3cret", "backoff_max_s": 0.05, **more})
-        made.append(Sender(config, spool.folder.parent, "n01"))
+        made.append(Sender(config, spool))
         return made[-1]
 
     yield make

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,13 +20,14 @@ from wattkeeper import loop
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.batch import METADATA_KEY, Batch, encode
 from wattkeeper.core.errors import BatchError
-from wattkeeper.core.live import Sample
+from wattkeeper.core.live import Loss, Sample
 from wattkeeper.lake import fold as folding
 from wattkeeper.lake.batches import AHEAD_MS, decode
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.fold import journal_root
 from wattkeeper.lake.journal import Journal, Reader
 from wattkeeper.lake.state import State
+from wattkeeper.report.tables import to_json
 
 GPU = Meter("n1/gpu0:nvml:energy_counter", "n1/gpu0", "energy_counter", "nvml")
 NOW = START + 86_400_000
@@ -222,6 +224,34 @@ def test_when_too_much_is_aside_the_loss_is_told(tmp_path, monkeypatch):
     assert lost.reason.startswith(
         f"100 readings are lost: The journal {book.root}/aside is at its limit of 1000 bytes."
     )
+
+
+def test_what_an_agent_could_not_keep_is_in_the_book_once(tmp_path):
+    """Told with a batch that comes twice, once by another agent's number: one loss; `meters` and the statement say it."""
+    book = made(tmp_path)
+    loss = Loss(GPU.id, START, START + 60_000, 41)
+    told = replace(batch(1), lost=[loss])
+    journaled(book, batch(0), told, told, replace(told, id="n1/b/1"))
+    loop.fold(book, NOW)
+    loop.attribute(book)
+    statement = loop.statement(book)
+
+    assert book.state.losses(START, NOW) == [loss]
+    assert book.state.losses(START + 60_001, NOW) == []
+    assert loop.meter_summary(book, None).filter(pl.col("meter") == GPU.id)["lost"].to_list() == [41]
+    assert statement.lost == (loss,)
+    assert statement.lost_line.startswith("41 readings of 1 meter were thinned or left out by agents")
+    assert to_json(statement)["lost"] == [loss._asdict()]
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [{"m": 1}, [["m", START, START]], [["m", START, START - 1, 1]], [["m", START, START, 0]], [["m", 0, 1, 1]],
+     [["m", START, START, 1.5]], [["", START, START, 1]]],
+)  # fmt: skip
+def test_a_loss_that_is_none_refuses_its_batch(lost):
+    with pytest.raises(BatchError, match=r"loss|'lost' is not a list"):
+        decode(encode(Batch("n1/a/1", [], lost=lost)), NOW)
 
 
 def test_a_batch_may_bring_its_assets_and_declare_them_in_an_earlier_one(tmp_path):

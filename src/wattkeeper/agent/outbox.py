@@ -7,18 +7,19 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from wattkeeper.agent.order import Order
 from wattkeeper.agent.poller import fraction
+from wattkeeper.agent.thin import Quantity, thin
 from wattkeeper.core.assets import Asset, AssetTree, Meter
-from wattkeeper.core.batch import Batch, encode
+from wattkeeper.core.batch import Batch, decode, encode
 from wattkeeper.core.errors import JournalError, JournalFullError
-from wattkeeper.core.live import Discovery, Sample
+from wattkeeper.core.live import Discovery, Loss, Sample
 
 log = logging.getLogger("wattkeeper.agent")
 
 HELD_BYTES = 4 * 2**20
-"""What is kept in memory while the disk does not take it, before new readings are dropped."""
+"""What is kept in memory while the disk does not take it, before it is thinned."""
 
 DECLARE_S = 3600.0
 """Assets and meters are told again so often, should the receiver have lost them."""
@@ -26,17 +27,10 @@ DECLARE_S = 3600.0
 Keep = Callable[[bytes], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    data: bytes
-    rows: int
-
-
 class Outbox:
     """Gathers samples, and keeps a batch of them every so often.
 
     keep: makes one batch safe on disk; raises JournalError. tree: assets that are known without being discovered.
-    lost: readings that found no room on disk nor in memory.
     """
 
     def __init__(self, name: str, keep: Keep, tree: AssetTree, *, batch_s: float, batch_rows: int) -> None:
@@ -48,15 +42,22 @@ class Outbox:
         self._meters: dict[str, Meter] = {}
         self._untold: set[str] = set()
         self._told_s = 0.0
-        self._held: deque[_Held] = deque()
+        self._held: deque[bytes] = deque()
+        self._order = Order()
+        self._gone: list[Loss] = []
         self._full, self._lock = asyncio.Event(), asyncio.Lock()
-        self.lost = 0
+        self._given = 0
         self._trouble = ""
+
+    @property
+    def lost(self) -> int:
+        """Readings that found no room on disk nor in memory, or came with times that had been."""
+        return self._given + self._order.lost
 
     @property
     def waiting(self) -> int:
         """Readings in memory that no disk has."""
-        return sum(h.rows for h in self._held) + len(self._samples)
+        return sum(len(decode(data).samples) for data in self._held) + len(self._samples)
 
     def declare(self, found: Discovery) -> None:
         """Remember what a device has; what is new goes out with the next batch."""
@@ -69,9 +70,13 @@ class Outbox:
                 self._meters[meter.id] = meter
                 self._untold.add(meter.id)
 
+    def quantity(self, meter: str) -> str:
+        """Return what a meter reports; "" where no device has declared it."""
+        return self._meters[meter].quantity if meter in self._meters else ""
+
     def add(self, samples: Sequence[Sample]) -> None:
         """Take values; a full batch is written at once."""
-        self._samples += samples
+        self._samples += self._order.through(samples)
         if len(self._samples) >= self._batch_rows:
             self._full.set()
 
@@ -96,12 +101,14 @@ class Outbox:
             if taken and await self._hand_over() and self._trouble:
                 log.info("Readings are written again; %d were lost since the start.", self.lost)
                 self._trouble = ""
+            if sum(map(len, self._held)) > HELD_BYTES:
+                await self._thin()
 
     async def _hand_over(self) -> bool:
         """Have all that waits kept; return whether it was."""
         while self._held:
             try:
-                await self._keep(self._held[0].data)
+                await self._keep(self._held[0])
             except (JournalError, TimeoutError) as error:
                 self._refused(error)
                 return False
@@ -109,30 +116,47 @@ class Outbox:
         return True
 
     def _pack(self) -> None:
-        """Make a batch of the samples at hand; drop it where memory is full too: the oldest is kept."""
+        """Make a batch of the samples at hand."""
         samples, self._samples = self._samples, []
+        gone, self._gone = self._gone + self._order.losses(), []
         now_s = asyncio.get_running_loop().time()
         if self._told_s + DECLARE_S <= now_s:
             self._untold = {*self._assets, *self._meters}
             self._told_s = now_s
-        if not samples and not self._untold:
+        if not samples and not self._untold and not gone:
             return
         self._number += 1
         batch = Batch(
             f"{self._name}/{self._run}/{self._number:06}", samples,
             [a for a in self._assets.values() if a.id in self._untold],
             [m for m in self._meters.values() if m.id in self._untold],
+            gone,
         )  # fmt: skip
-        data = encode(batch)
-        if self._held and sum(len(h.data) for h in self._held) + len(data) > HELD_BYTES:
-            if not self.lost:
-                log.error(
-                    "Neither disk nor memory take more readings: new ones are LOST from now on. %s", self._trouble
-                )
-            self.lost += len(samples)
-            return
         self._untold = set()
-        self._held.append(_Held(data, len(samples)))
+        self._held.append(encode(batch))
+
+    async def _thin(self) -> None:
+        """Thin what waits in memory, until it has room or there is nothing more to give.
+
+        The oldest batch stays as it is: a disk that did not answer in time may yet have it.
+        """
+        if not self._given:
+            log.error("Neither disk nor memory take more readings: detail is LOST from now on. %s", self._trouble)
+        oldest, *rest = self._held
+        given = 1
+        while given and len(oldest) + sum(map(len, rest)) > HELD_BYTES // 2:
+            fewer, given = await asyncio.to_thread(_thinned, rest, self.quantity)
+            rest = fewer if given else rest
+            self._given += given
+        while rest and len(oldest) + sum(map(len, rest)) > HELD_BYTES:
+            self._drop(decode(rest.pop()))
+        self._held = deque([oldest, *rest])
+
+    def _drop(self, batch: Batch) -> None:
+        """Give up a batch of readings that cannot be thinned; what it declared is declared again."""
+        self._given += len(batch.samples)
+        self._gone += [*batch.lost, *(Loss(s.meter, s.time_ms, s.time_ms, 1) for s in batch.samples)]
+        self._untold |= {a.id for a in batch.assets} | {m.id for m in batch.meters}
 
     def _refused(self, error: Exception) -> None:
         said = str(error) or "The disk does not answer."
@@ -156,3 +180,10 @@ class Outbox:
             elif name not in assets and name not in self._assets:
                 assets[name] = Asset(name, "node", "")
         return assets.values()
+
+
+def _thinned(batches: list[bytes], quantity: Quantity) -> tuple[list[bytes], int]:
+    """Return batches thinned, and how many readings were given."""
+    whole = [decode(data) for data in batches]
+    fewer = list(thin(whole, quantity))
+    return [encode(b) for b in fewer], sum(len(b.samples) for b in whole) - sum(len(b.samples) for b in fewer)

@@ -140,9 +140,9 @@ class WallClock:
         if abs(jump_s) <= self._limit_s:
             return 0.0
         self.jumps += 1
-        way = "forward" if jump_s > 0 else "back"
-        log.warning(
-            "The clock of this machine was set %s by %.1f s, or the machine slept. Readings carry the new time. "
-            "Is NTP running?", way, abs(jump_s),
-        )  # fmt: skip
+        if jump_s > 0:
+            told = "forward by %.1f s, or the machine slept. Readings carry the new time."
+        else:
+            told = "back by %.1f s. Readings are left out until it has passed the last one's time."
+        log.warning(f"The clock of this machine was set {told} Is NTP running?", abs(jump_s))
         return jump_s

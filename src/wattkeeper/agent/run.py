@@ -12,14 +12,15 @@ import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from wattkeeper.agent.build import Planned
 from wattkeeper.agent.outbox import Outbox
 from wattkeeper.agent.poller import Poller, WallClock
 from wattkeeper.agent.sender import Sender
+from wattkeeper.agent.spool import Spool
 from wattkeeper.agent.systemd import notify, watchdog_s
+from wattkeeper.agent.thin import Quantity
 from wattkeeper.config import AgentConfig, AgentFile
 from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.errors import BookError, ConfigError, WattkeeperError
@@ -57,14 +58,13 @@ class Agent:
                 "The site file names nothing to read. Add tables such as [[agent.nvml]]: wattkeeper agent discover."
             )
         self._name = config.name or this_node()
-        folder, self._sender = _target(config, self._name)
-        limit = config.spool_limit_bytes if self._sender else 0
-        self._journal = Journal(folder, self._name, limit_bytes=limit)
+        tree = file.assets() if file.site else AssetTree({})
+        self.outbox = Outbox(self._name, self._keep, tree, batch_s=config.batch_s, batch_rows=config.batch_rows)
+        self._journal = _journal(config, self._name, self.outbox.quantity)
+        self._sender = Sender(config, self._journal) if config.url else None
         for doubt in self._journal.doubts:
             log.warning("%s", doubt)
         self._disk = Worker("journal")
-        tree = file.assets() if file.site else AssetTree({})
-        self.outbox = Outbox(self._name, self._keep, tree, batch_s=config.batch_s, batch_rows=config.batch_rows)
         self.pollers = [
             Poller(
                 one, self.outbox, seed=self._name, backoff_max_s=config.backoff_max_s, rediscover_s=config.rediscover_s
@@ -111,7 +111,7 @@ class Agent:
             len(self.pollers),
             sum(p.readings for p in self.pollers),
             sum(p.missed for p in self.pollers),
-            self.outbox.lost,
+            self.outbox.lost + (self._journal.lost if isinstance(self._journal, Spool) else 0),
             self._sender.sent if self._sender else 0,
             faults,
         )
@@ -165,15 +165,15 @@ def _settle(pollers: Sequence[Poller]) -> bool:
     return True
 
 
-def _target(config: AgentConfig, name: str) -> tuple[Path, Sender | None]:
-    """Return where batches are written, and what sends them on."""
+def _journal(config: AgentConfig, name: str, quantity: Quantity) -> Journal:
+    """Return where batches are written: to be sent on, or in a book."""
     if config.url:
-        return config.spool, Sender(config, config.spool, name)
+        return Spool(config.spool, name, limit_bytes=config.spool_limit_bytes, quantity=quantity)
     if config.book is None:
         raise ConfigError("[agent] says neither book nor url. Say where readings go.")
     if not (config.book / "state.sqlite").exists():
         raise BookError(f"{config.book} is not a book. Make one with: wattkeeper init {config.book}")
-    return config.book / "journal", None
+    return Journal(config.book / "journal", name)
 
 
 def log_to_stderr() -> None:

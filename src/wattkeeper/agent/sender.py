@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from wattkeeper.agent.poller import fraction
 from wattkeeper.config import AgentConfig
-from wattkeeper.core.errors import ConfigError, JournalFullError, SourceError, WattkeeperError
+from wattkeeper.core.errors import ConfigError, JournalError, JournalFullError, SourceError, WattkeeperError
 from wattkeeper.core.worker import Worker
 from wattkeeper.lake.journal import Journal, Position, Reader
 
@@ -93,15 +93,15 @@ class Link:
 class Sender:
     """Delivers what stands in a journal. sent: batches that the server has."""
 
-    def __init__(self, config: AgentConfig, spool: Path, name: str) -> None:
+    def __init__(self, config: AgentConfig, spool: Reader) -> None:
         self._config, self._link = config, Link(config)
-        self._reader = Reader(spool, name)
-        self._aside = (spool, f"{name}.refused")
+        self._reader, name = spool, spool.folder.name
+        self._aside = (spool.folder.parent, f"{name}.refused")
         self._worker = Worker(self._link.name)
         self._more = asyncio.Event()
         self._part = fraction(name)
-        self._skewed = False
-        self._done, self._doubts = Position(0, 0), 0
+        self._skewed = self._unnoted = False
+        self._done, self._doubts = Position(0, 0), len(spool.doubts)
         self.sent = self.refused = 0
         self.fault = ""
 
@@ -131,16 +131,32 @@ class Sender:
         batches = self._reader.read()
         while (item := await self._do(lambda: next(batches, None))) is not None:
             position, batch = item
+            self._tell_doubts()
             if position > self._done:
                 await self._deliver(batch)
                 self._done = position
-            await self._do(self._reader.forget, position)
+            await self._forget(position)
             if self.fault:
                 log.info("%s takes readings again.", self._link.name)
                 self.fault = ""
-        for doubt in self._reader.doubts[self._doubts :]:
+        self._tell_doubts()
+
+    def _tell_doubts(self) -> None:
+        """Say once what damage was found."""
+        doubts = self._reader.doubts[self._doubts :]
+        self._doubts += len(doubts)
+        for doubt in doubts:
             log.error("%s", doubt)
-        self._doubts = len(self._reader.doubts)
+
+    async def _forget(self, position: Position) -> None:
+        """Give back a batch's disk. One that takes no note of it holds up nothing: a batch sent twice counts once."""
+        try:
+            await self._do(self._reader.forget, position)
+            self._unnoted = False
+        except JournalError as error:
+            if not self._unnoted:
+                log.error("%s What is delivered is not noted; it may be sent again.", error)  # noqa: TRY400
+            self._unnoted = True
 
     async def _deliver(self, batch: bytes) -> None:
         """Send one batch; put it aside where the server will never take it."""

@@ -43,12 +43,13 @@ def _cells(row: dict[str, Any]) -> list[str]:
     from wattkeeper.report.words import count, grouped, percent
 
     gap = row["difference_pct"]
+    lost = [f"{grouped(row['lost'])} lost"] if row["lost"] else []
     return [
         row["meter"],
         row["quantity"].replace("energy_", ""),
         "yes" if row["primary"] else "no",
         "–" if row["energy_kwh"] is None else grouped(row["energy_kwh"], 3),
         percent(row["coverage"]),
-        ", ".join(count(row[k], k) for k in EVENT_NAMES if row[k]),
+        ", ".join([*(count(row[k], k) for k in EVENT_NAMES if row[k]), *lost]),
         f"{gap:+.1f} %".replace("-", "−") if gap is not None else "",
     ]

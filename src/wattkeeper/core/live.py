@@ -20,6 +20,23 @@ class Sample(NamedTuple):
     value: int
 
 
+class Loss(NamedTuple):
+    """Readings of one meter that an agent took and a book will not have: so many, between two instants [ms UTC].
+
+    An energy counter read before and after keeps its energy over them; of power and utilisation the book has means.
+    """
+
+    meter: str
+    start_ms: int
+    end_ms: int
+    readings: int
+
+    def joined(self, other: Loss) -> Loss:
+        """Return this and another loss of the same meter as one."""
+        start_ms, end_ms = min(self.start_ms, other.start_ms), max(self.end_ms, other.end_ms)
+        return Loss(self.meter, start_ms, end_ms, self.readings + other.readings)
+
+
 @dataclass(slots=True)
 class Discovery:
     """What a device turned out to have.

@@ -13,6 +13,7 @@ from typing import Protocol
 import polars as pl
 
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.live import Loss
 from wattkeeper.core.schema import ALLOCATIONS, JOBS, READINGS, SIGNALS
 
 
@@ -52,7 +53,7 @@ class Intake:
     """One batch on its way into a book. The meters of `readings` may be text, or an Enum in the order of their names.
 
     replaces: (signal, start_ms, end_ms): rows of the signal that start there give way to those of the batch, so that a
-    value that its publisher revised is not kept twice.
+    value that its publisher revised is not kept twice. losses: readings that were taken and are nowhere.
     """
 
     source: str
@@ -64,6 +65,7 @@ class Intake:
     signals: pl.DataFrame = field(default_factory=SIGNALS.empty)
     signal_infos: list[SignalInfo] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
     replaces: list[tuple[str, int, int]] = field(default_factory=list)
 
 

@@ -28,8 +28,11 @@ class Worker:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         self._jobs.put((loop, future, work))
-        async with asyncio.timeout(limit_s):
+        limit = loop.call_later(limit_s, _hand_over, future, future.set_exception, TimeoutError())
+        try:
             return await future
+        finally:
+            limit.cancel()
 
     def close(self) -> None:
         """Let the thread end after the call that it is at; the next call starts another."""
@@ -41,7 +44,7 @@ class Worker:
 def _serve(jobs: SimpleQueue[_Job | None]) -> None:
     while (job := jobs.get()) is not None:
         loop, future, work = job
-        if future.cancelled():  # nobody waits any more
+        if future.done():  # nobody waits any more
             continue
         try:
             settle, told = future.set_result, work()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.batch import COLUMNS, METADATA_KEY
 from wattkeeper.core.errors import BatchError, ConfigError
+from wattkeeper.core.live import Loss
 
 EARLIEST_MS = 946_684_800_000
 """2000-01-01: what was read before was read by a clock that had not been set."""
@@ -56,6 +57,7 @@ class Received:
     value: NDArray[np.int64]
     assets: list[Asset] = field(default_factory=list)
     declared: list[Meter] = field(default_factory=list)
+    lost: list[Loss] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -89,9 +91,9 @@ def decode(data: bytes, now_ms: int) -> Received:
     index, time_ms, value = (_values(table[name]) for name in COLUMNS)
     _check_rows(index, time_ms, value, len(head["meters"]), now_ms)
     assets = [_record(Asset, r) for r in head["assets"]]
-    return Received(
-        head["id"], head["meters"], index, time_ms, value, assets, [_record(Meter, r) for r in head["declared"]]
-    )
+    declared = [_record(Meter, r) for r in head["declared"]]
+    lost = [_loss(one) for one in head.get("lost", ())]
+    return Received(head["id"], head["meters"], index, time_ms, value, assets, declared, lost)
 
 
 def readings(
@@ -141,15 +143,15 @@ def _head(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
         raise BatchError(f"the schema has no metadata '{METADATA_KEY.decode()}'") from None
     except (ValueError, RecursionError) as error:
         raise BatchError(f"the metadata '{METADATA_KEY.decode()}' is not JSON: {_short(error)}") from error
-    if not isinstance(head, dict) or set(head) != _HEAD_KEYS:
+    if not isinstance(head, dict) or set(head) - {"lost"} != _HEAD_KEYS:
         raise BatchError(f"the metadata has not exactly the keys {', '.join(sorted(_HEAD_KEYS))}")
     names = head["meters"]
     if not (head["id"] == "" or _is_name(head["id"])) or not (isinstance(names, list) and all(map(_is_name, names))):
         raise BatchError(f"id and meters must be text of at most {MAX_NAME} printable characters")
     if len(set(names)) != len(names):
         raise BatchError("a meter is named twice")
-    for key in ("assets", "declared"):
-        if not isinstance(head[key], list):
+    for key in ("assets", "declared", "lost"):
+        if not isinstance(head.get(key, []), list):
             raise BatchError(f"'{key}' is not a list")
     return head
 
@@ -199,6 +201,16 @@ def _record(kind: type[T], record: object) -> T:
         return kind(**record)
     except (ConfigError, TypeError) as error:
         raise BatchError(f"{name}: {_short(error)}") from error
+
+
+def _loss(record: object) -> Loss:
+    """Return a loss from its JSON. Raises BatchError."""
+    if isinstance(record, list) and len(record) == len(Loss._fields) and _is_name(record[0]):
+        loss = Loss(*record)
+        whole = all(type(n) is int and n < VALUE_LIMIT for n in record[1:])
+        if whole and EARLIEST_MS <= loss.start_ms <= loss.end_ms and loss.readings > 0:
+            return loss
+    raise BatchError(f"a loss is {_short(ValueError(record))}, not [meter, start_ms, end_ms, readings]")
 
 
 def _values(column: pa.ChunkedArray) -> NDArray[Any]:

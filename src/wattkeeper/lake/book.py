@@ -159,6 +159,7 @@ class Book:
                 table.write(rows.select(table.spec.schema.names()).sort("start_ms"))
             table.commit()
             accepted += rows.height
+        self.state.note_losses(intake.losses)
         self.state.log_import(intake.source, now_ms, accepted, refused)
         return refused
 

@@ -224,6 +224,7 @@ def _intake(source: str, batches: list[Received], rejects: list[Reject]) -> Inta
         indexes.append(places[b.index])
     intake = Intake(source, rejects=rejects)
     intake.assets, intake.meters = _first_met(batches)
+    intake.losses = [loss for b in batches for loss in b.lost]
     if batches:
         time_ms, value = (np.concatenate([getattr(b, c) for b in batches]) for c in ("time_ms", "value"))
         intake.readings = readings(list(names), np.concatenate(indexes), time_ms, value)
@@ -290,7 +291,7 @@ def _possible(batch: Received, known: Container[str], bounds: Bounds, piece: _Pi
 def _set_aside(piece: _Piece, batch: Received, mask: NDArray[np.bool_]) -> None:
     rows = zip(batch.index[mask].tolist(), batch.time_ms[mask].tolist(), batch.value[mask].tolist(), strict=True)
     samples = [Sample(batch.meters[i], time_ms, value) for i, time_ms, value in rows]
-    piece.unfit.append(encode(Batch(batch.id, samples, batch.assets, batch.declared)))
+    piece.unfit.append(encode(Batch(batch.id, samples, batch.assets, batch.declared, batch.lost)))
     piece.aside += len(samples)
 
 

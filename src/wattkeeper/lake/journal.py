@@ -13,7 +13,7 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
@@ -30,7 +30,7 @@ MAX_RECORD_BYTES = 256 * 2**20
 """A record says at most this for its length; more is damage."""
 
 _HEAD = struct.Struct("<II")
-_FORGOTTEN, _IDENTITY = "forgotten", "identity"
+_FORGOTTEN, _IDENTITY, _NEW, _READY = "forgotten", "identity", "new", ".ready"
 
 
 class Position(NamedTuple):
@@ -61,12 +61,16 @@ class Reader:
                 yield Position(n, end), batch
 
     def forget(self, position: Position) -> None:
-        """Note that all up to a position is delivered, and delete the segments that hold nothing else.
+        """Delete the segments that end before a position up to which all is delivered, and note it.
 
         After a crash some of it may be read again: what is done with a batch must be harmless to do twice.
+        Raises JournalError where it cannot be noted; a full disk has got its room back all the same.
         """
         new = self.folder / f"{_FORGOTTEN}.new"
         try:
+            for n in self._segments():
+                if n < position.segment:
+                    self._path(n).unlink(missing_ok=True)
             with new.open("w", encoding="ascii") as file:
                 file.write(f"{position.segment} {position.offset}\n")
                 file.flush()
@@ -74,9 +78,6 @@ class Reader:
             new.replace(self.folder / _FORGOTTEN)
         except OSError as error:
             raise _failed(self.folder, error) from error
-        for n in self._segments():
-            if n < position.segment:
-                self._path(n).unlink(missing_ok=True)
 
     def forgotten(self) -> Position:
         """Return up to where all is delivered."""
@@ -158,6 +159,8 @@ class Journal(Reader):
                 f"The journal {self.folder} is being written by another process. Stop that one, or name another writer."
             ) from error
         self._name()
+        for ready in self.folder.glob(f"*{_READY}"):
+            self._settle(ready)
         self._heal()
         here = self._segments()
         self._closed_bytes = self.size_bytes()
@@ -202,12 +205,50 @@ class Journal(Reader):
             os.close(self._lock)
             self._lock = -1
 
+    def stage(self, batches: Iterable[bytes]) -> None:
+        """Write batches beside the journal, for `swap`. Raises JournalError, and nothing has changed then."""
+        new = self.folder / _NEW
+        try:
+            with new.open("wb") as file:
+                file.write(MAGIC)
+                for b in batches:
+                    file.write(_head(b) + b)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                new.unlink()
+            raise _failed(self.folder, error) from error
+
+    def swap(self, first: int, last: int) -> None:
+        """Put what was staged in the place of the closed segments first to last, which nobody may be reading.
+
+        After a crash either the old ones stand there or the new one. Raises JournalError.
+        """
+        ready = self.folder / f"{first}-{last}{_READY}"
+        try:
+            (self.folder / _NEW).rename(ready)  # from here on it is done, whatever happens
+            _sync_folder(self.folder)
+            self._settle(ready)
+        except OSError as error:
+            raise _failed(self.folder, error) from error
+        self._closed_bytes = self.size_bytes() - self._size
+
+    def _settle(self, ready: Path) -> None:
+        """Let a segment that is complete take the place of those it was made from."""
+        first, last = map(int, ready.name.removesuffix(_READY).split("-"))
+        for n in self._segments():
+            if first <= n < last:
+                self._path(n).unlink(missing_ok=True)
+        ready.rename(self._path(last))
+        _sync_folder(self.folder)
+
     def _begin(self) -> None:
         """Begin the next segment; it is in its folder for good before anything is written to it."""
         self._end_segment()
-        self._segment += 1
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self._path(self._segment), flags, 0o600)
+        self._file = os.open(self._path(self._segment + 1), flags, 0o600)
+        self._segment += 1
         _write(self._file, MAGIC)
         self._size = len(MAGIC)
         os.fsync(self._file)

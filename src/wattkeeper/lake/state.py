@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.live import Loss
 from wattkeeper.core.roles import Reject, SignalInfo
 
 _META = sa.MetaData()
@@ -75,6 +76,16 @@ done = sa.Table(
 )
 
 
+losses = sa.Table(
+    "losses",
+    _META,
+    sa.Column("meter", sa.String, primary_key=True),
+    sa.Column("start_ms", sa.BigInteger, primary_key=True),
+    sa.Column("end_ms", sa.BigInteger, primary_key=True),
+    sa.Column("readings", sa.BigInteger),
+)
+
+
 class State:
     """The operational tables of one book."""
 
@@ -128,6 +139,16 @@ class State:
             )
         rows = [{"source": r.source, "row": r.row, "reason": r.reason, "text": r.text[:500]} for r in refused]
         self._upsert(rejects, rows, ["source", "row", "reason"])
+
+    def note_losses(self, lost: Iterable[Loss]) -> None:
+        """Keep what agents took and could not keep; the same loss told again is one."""
+        self._upsert(losses, [loss._asdict() for loss in lost], ["meter", "start_ms", "end_ms"])
+
+    def losses(self, start_ms: int, end_ms: int) -> list[Loss]:
+        """Return the losses that reach into [start_ms, end_ms)."""
+        query = sa.select(losses).where(losses.c.end_ms >= start_ms, losses.c.start_ms < end_ms)
+        with self.engine.begin() as db:
+            return [Loss(*row) for row in db.execute(query.order_by(*losses.primary_key))]
 
     def cursor_ms(self, source: str) -> int | None:
         """Return up to where a source was read."""

@@ -213,8 +213,8 @@ def _quality(statement: Statement) -> str:
         if found
         else "<p>Nothing was found amiss.</p>"
     )
-    if statement.by_count_line:
-        out += f"<p>{escape(statement.by_count_line)}</p>"
+    for line in (statement.by_count_line, statement.lost_line):
+        out += f"<p>{escape(line)}</p>" if line else ""
     if statement.failed.height:
         rows = [[escape(s), grouped(n), grouped(e / MJ_PER_KWH, 3)] for s, n, e in statement.failed.iter_rows()]
         out += "<h2>Jobs without a result</h2>" + _table(["State", "Jobs", "kWh"], rows)

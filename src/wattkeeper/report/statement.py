@@ -13,11 +13,12 @@ import polars as pl
 from wattkeeper.config import SiteConfig
 from wattkeeper.core.assets import AssetTree, Meter
 from wattkeeper.core.errors import ConfigError
+from wattkeeper.core.live import Loss
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.units import MJ_PER_KWH, kwh
 from wattkeeper.report import uncertainty
 from wattkeeper.report.fullcost import full_cost
-from wattkeeper.report.words import grouped, percent
+from wattkeeper.report.words import count, grouped, percent
 
 ACCOUNTS = ("job", "held_idle", "idle", "overhead", "unaccounted")
 NAMES = dict(zip(ACCOUNTS, ("jobs", "held idle", "idle", "overhead", "unaccounted"), strict=True))
@@ -55,7 +56,7 @@ class Statement:
     Rows by node, rack or hall have null for energy that stands in none. embodied_g: by account; rows by job, user,
     project or account have it too where any asset says what making it cost. unspread: with full cost, energy_mj,
     carbon_g, cost and water_l of hours in which no job ran; rows then have full_mj, full_carbon_g, full_cost and
-    full_water_l.
+    full_water_l. lost: readings that agents took and could not keep.
     """
 
     title: str
@@ -79,6 +80,7 @@ class Statement:
     unspread: dict[str, float | None] | None = None
     signals: tuple[SignalInfo, ...] = ()
     versions: dict[str, int] = field(default_factory=dict)
+    lost: tuple[Loss, ...] = ()
     note: str = ""
 
     @property
@@ -118,6 +120,17 @@ class Statement:
         )
 
     @property
+    def lost_line(self) -> str:
+        """How many readings agents could not keep; "" where they kept all."""
+        if not self.lost:
+            return ""
+        readings, meters = sum(loss.readings for loss in self.lost), {loss.meter for loss in self.lost}
+        return (
+            f"{count(readings, 'reading')} of {count(len(meters), 'meter')} were thinned or left out by agents, in "
+            "stretches that touch this period: counters keep their energy, power is a mean."
+        )
+
+    @property
     def by_count_line(self) -> str:
         """How much of the jobs' energy rests on a guess of which GPU; "" where none does."""
         own = self.accounts.filter(pl.col("account").is_in(["job", "held_idle"]))
@@ -151,7 +164,7 @@ class Sources:
     postings: POSTINGS of the period. hours: METER_HOURS of its primary meters. jobs: JOBS. findings: FINDINGS of the
     period. meter_mj: what the meters say, from their own table, so that the balance line compares two things; by_pue_mj:
     overhead in it that a site's PUE makes. unvalued: by kind of signal, the part of the energy for whose hours it has
-    no value. embodied: asset, account, job_id, embodied_g.
+    no value. embodied: asset, account, job_id, embodied_g. lost: what agents could not keep of the period.
     """
 
     postings: pl.LazyFrame
@@ -167,6 +180,7 @@ class Sources:
     unvalued: dict[str, float] = field(default_factory=dict)
     embodied: pl.DataFrame | None = None
     versions: dict[str, int] = field(default_factory=dict)
+    lost: Sequence[Loss] = ()
 
 
 def build(sources: Sources, period: Period, by: str = "job", title: str = "", *, full: bool = False) -> Statement:
@@ -222,6 +236,7 @@ def build(sources: Sources, period: Period, by: str = "job", title: str = "", *,
         unspread=unspread,
         signals=tuple(sources.signals),
         versions=sources.versions,
+        lost=tuple(sources.lost),
         note=_no_level(sources.tree, by),
     )
 

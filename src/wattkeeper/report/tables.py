@@ -35,6 +35,7 @@ def to_json(statement: Statement) -> dict[str, Any]:
         "failed": [_readable(r) for r in statement.failed.iter_rows(named=True)],
         "consumers": [_readable(r) for r in statement.consumers.iter_rows(named=True)],
         "findings": statement.findings.to_dicts(),
+        "lost": [loss._asdict() for loss in statement.lost],
         "jobs_ended": statement.jobs_ended,
         "energy_per_job_kwh": statement.kwh_per_job,
         "gpu_utilisation": statement.utilisation,

@@ -199,7 +199,7 @@ def _failed(statement: Statement) -> RenderableType:
 
 
 def _notes(statement: Statement) -> Text:
-    lines = [statement.by_count_line] if statement.by_count_line else []
+    lines = [line for line in (statement.by_count_line, statement.lost_line) if line]
     if statement.kwh_per_job is not None:
         each = grouped(statement.kwh_per_job, 3)
         lines.append(f"{count(statement.jobs_ended, 'job')} ended, {each} kWh each on average.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 
@@ -167,3 +168,29 @@ def test_without_freshness_a_doubt(node):
 
     assert any("counters that stop cannot be told" in doubt for doubt in ask(device.discover()).doubts)
     assert len(ask(device.sample())) == 7
+
+
+def test_files_that_do_not_answer_hold_up_no_loop(node):
+    """A read that hangs ends with a sentence after its limit, while the loop goes on; the next one is good again."""
+    device = device_of(node, timeout_s=0.2)
+    told = (node / "power").read_text()
+
+    async def main():
+        await device.discover()
+        (node / "power").unlink()
+        os.mkfifo(node / "power")  # to open it waits for a writer
+        ticks = asyncio.create_task(asyncio.sleep(0.05))
+        with pytest.raises(
+            SourceError, match=r"cray nid1: .* did not answer within 0.2 s. Is the node controller busy"
+        ):
+            await device.sample()
+        ticked = ticks.done()
+        with (node / "power").open("w") as pipe:
+            pipe.write(told)
+        (node / "power").unlink()
+        (node / "power").write_text(told)
+        samples = await device.sample()
+        await device.close()
+        return ticked, len(samples)
+
+    assert ask(main()) == (True, 7)

@@ -180,3 +180,27 @@ def test_the_node_is_this_machine_by_default(server):
     (device,) = devices(Config(path=server))
 
     assert device.name == f"rapl {os.uname().nodename.partition('.')[0]}"
+
+
+def test_a_counter_that_does_not_answer_holds_up_no_loop(server):
+    """A read that hangs ends with a sentence after its limit, while the loop goes on; the next one is good again."""
+    device = device_of(server, timeout_s=0.2)
+    file = server / "intel-rapl:1" / "energy_uj"
+
+    async def main():
+        await device.discover()
+        file.unlink()
+        os.mkfifo(file)  # to open it waits for a writer
+        ticks = asyncio.create_task(asyncio.sleep(0.05))
+        with pytest.raises(SourceError, match=r"rapl n01: .* did not answer within 0.2 s. Is a CPU going offline"):
+            await device.sample()
+        ticked = ticks.done()
+        with file.open("w") as pipe:
+            pipe.write("1999")
+        file.unlink()
+        file.write_text("1999")
+        samples = await device.sample()
+        await device.close()
+        return ticked, len(samples)
+
+    assert ask(main()) == (True, 5)

@@ -17,4 +17,5 @@ class Config(BaseModel):
         "", description="What the node stands in, if the site file does not say. Default: its default_parent."
     )
     path: Path = Field(Path("/sys/cray/pm_counters"), description="Where the counters are.")
+    timeout_s: float = Field(10.0, gt=0, description="Longest time a sample may take [s].")
     stale_s: float = Field(5.0, gt=0, description="Without an update for so long the counters have stopped [s].")

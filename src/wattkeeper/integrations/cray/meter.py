@@ -12,13 +12,16 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import text, this_node
+from wattkeeper.core.worker import Worker
 from wattkeeper.integrations.cray.link import Config
+
+_T = TypeVar("_T")
 
 RANK = 25
 TRIES = 3
@@ -54,9 +57,30 @@ class CrayDevice:
         self._files: dict[Path, Meter] = {}
         self._seen: tuple[str | None, float] = ("", 0.0)
         self.name = f"cray {self._node}"
+        self._worker = Worker(self.name)
 
     async def discover(self) -> Discovery:
         """Return the node and its parts with their counters. Raises SourceError where there are none."""
+        return await self._in_time(self._discover)
+
+    async def sample(self) -> list[Sample]:
+        """Return the counters of one scan of the controller. Raises SourceError where they are gone or have stopped."""
+        return await self._in_time(self._sample)
+
+    async def close(self) -> None:
+        """Let the thread end: no file stays open."""
+        self._worker.close()
+
+    async def _in_time(self, work: Callable[[], _T]) -> _T:
+        try:
+            return await self._worker.run(work, self._config.timeout_s)
+        except TimeoutError as error:
+            raise SourceError(
+                f"{self.name}: {self._config.path} did not answer within {self._config.timeout_s:g} s. "
+                "Is the node controller busy? See its log."
+            ) from error
+
+    def _discover(self) -> Discovery:
         files = _files(self._config.path, self._node)
         if not files:
             raise SourceError(
@@ -73,10 +97,9 @@ class CrayDevice:
             found.doubts.append(f"{self._config.path}/freshness is missing: counters that stop cannot be told.")
         return found
 
-    async def sample(self) -> list[Sample]:
-        """Return the counters of one scan of the controller. Raises SourceError where they are gone or have stopped."""
+    def _sample(self) -> list[Sample]:
         if not self._files:
-            await self.discover()
+            self._discover()
         state, samples = self._state(), list[Sample]()
         for _ in range(TRIES):
             before = state
@@ -91,9 +114,6 @@ class CrayDevice:
             )
         self._check(state)
         return samples
-
-    async def close(self) -> None:
-        """Do nothing: no file stays open."""
 
     def _state(self) -> _State:
         return _State(text(self._config.path / "freshness"), text(self._config.path / "startup"))

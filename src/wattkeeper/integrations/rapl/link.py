@@ -17,3 +17,4 @@ class Config(BaseModel):
         "", description="What the node stands in, if the site file does not say. Default: its default_parent."
     )
     path: Path = Field(Path("/sys/class/powercap"), description="Where the kernel shows the counters.")
+    timeout_s: float = Field(10.0, gt=0, description="Longest time a sample may take [s].")

@@ -12,12 +12,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from wattkeeper.core.assets import Asset, Meter, natural
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import DeniedError, count, text, this_node
+from wattkeeper.core.worker import Worker
 from wattkeeper.integrations.rapl.link import Config
+
+_T = TypeVar("_T")
 
 RANK = 20
 PSYS_RANK = 55
@@ -50,9 +54,30 @@ class RaplDevice:
         self._node = config.node or this_node()
         self._zones: list[_Zone] | None = None
         self.name = f"rapl {self._node}"
+        self._worker = Worker(self.name)
 
     async def discover(self) -> Discovery:
         """Return CPUs and memory with their counters. Raises SourceError where there are none, or none may be read."""
+        return await self._in_time(self._discover)
+
+    async def sample(self) -> list[Sample]:
+        """Return the counters. Raises SourceError where none can be read."""
+        return await self._in_time(self._sample)
+
+    async def close(self) -> None:
+        """Let the thread end: no file stays open."""
+        self._worker.close()
+
+    async def _in_time(self, work: Callable[[], _T]) -> _T:
+        try:
+            return await self._worker.run(work, self._config.timeout_s)
+        except TimeoutError as error:
+            raise SourceError(
+                f"{self.name}: {self._config.path} did not answer within {self._config.timeout_s:g} s. "
+                "Is a CPU going offline? See dmesg."
+            ) from error
+
+    def _discover(self) -> Discovery:
         zones = _zones(self._config.path, self._node)
         if not zones:
             raise SourceError(
@@ -76,10 +101,9 @@ class RaplDevice:
         ]
         return found
 
-    async def sample(self) -> list[Sample]:
-        """Return the counters. Raises SourceError where none can be read."""
+    def _sample(self) -> list[Sample]:
         if self._zones is None:
-            await self.discover()
+            self._discover()
         samples, denied, zones = [], [], self._zones or []
         for zone in zones:
             try:
@@ -97,9 +121,6 @@ class RaplDevice:
                 f"{self.name}: {self._config.path} no longer has RAPL counters. Is intel_rapl_msr still loaded?"
             )
         return samples
-
-    async def close(self) -> None:
-        """Do nothing: no file stays open."""
 
     def _refusal(self, denied: list[_Zone]) -> SourceError:
         files = f"{self._config.path}/*/energy_uj"
