@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.errors import MissingExtraError
-from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room
+from wattkeeper.plan.modes import NOWHERE, RIGID, Places, Room
 from wattkeeper.plan.place import Plan, cost_of, room_of
 from wattkeeper.plan.problem import Problem
 

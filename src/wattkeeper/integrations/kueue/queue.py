@@ -18,8 +18,8 @@ BEGUN = frozenset({"QuotaReserved", "Admitted", "Finished"})
 
 
 def waiting(told: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
-    """Yield each Workload that waits and asks for GPUs: its cells by column of a queue file and `user`, and why it
-    cannot be planned, "" where it can.
+    """Yield each Workload that waits and asks for GPUs: its cells by column of a queue file, and why it cannot be
+    planned, "" where it can. A further cell is no column: `limit_h` where the time limit stands for the duration.
 
     told: a List, or one Workload. One that was deactivated (`spec.active: false`) does not wait.
     Raises ValueError for what is no Workload.
@@ -46,7 +46,7 @@ def waiting(told: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
         why = ""
         if "duration_h" not in cells:
             if seconds:
-                cells["duration_h"] = str(seconds / 3600)
+                cells["duration_h"] = cells["limit_h"] = str(seconds / 3600)
             else:
                 why = f"nothing says how long it runs: set maximumExecutionTimeSeconds, or annotate {PREFIX}duration-h"
         yield {**cells, "job_id": name}, why

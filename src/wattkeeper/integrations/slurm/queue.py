@@ -22,8 +22,10 @@ WAITS = "Dependency"
 
 
 def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
-    """Yield each pending job that asks for GPUs: its cells by column of a queue file and `user`, and why it cannot be
-    planned, "" where it can.
+    """Yield each pending job that asks for GPUs: its cells by column of a queue file, and why it cannot be planned, ""
+    where it can.
+
+    Two more cells are no columns: `name`, and `limit_h` where the time limit stands for the duration.
 
     told: the output of squeue --json, of 22.05 and later. Each task of a pending array is a job of its own.
     """
@@ -38,7 +40,7 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
         limit_min = number(job.get("time_limit"))
         if cells.get("duration_h") is None:
             if limit_min:
-                cells["duration_h"] = str(limit_min / 60)
+                cells["duration_h"] = cells["limit_h"] = str(limit_min / 60)
             else:
                 why = "it has no time limit: set one, or say duration_h in its comment"
         if job.get("state_reason") == WAITS:
@@ -52,7 +54,7 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
 
 
 def _cells(job: dict[str, Any]) -> dict[str, str]:
-    cells = {"user": job.get("user_name") or ""}
+    cells = {"user": job.get("user_name") or "", "name": job.get("name") or ""}
     for column, field in (("release", "eligible_time"), ("deadline", "deadline")):
         if seconds := number(job.get(field)):
             cells[column] = iso(seconds * 1000)
