@@ -145,9 +145,9 @@ def climb(
         way = np.where((here.prices.gpu <= 0) & (here.over < 0), 0.0, here.over) + _DEFLECT * way
         way_kw = np.where((here.prices.power <= 0) & (here.over_kw < 0), 0.0, here.over_kw) + _DEFLECT * way_kw
         size = float((way * way).sum() + (way_kw * way_kw).sum())
-        if size <= 0:
+        if size <= 0 and not problem.users:
             break
-        step = (best.prices.bound + delta * scale - here.prices.bound) / size
+        step = (best.prices.bound + delta * scale - here.prices.bound) / size if size > 0 else 0.0
         gpu = np.maximum(here.prices.gpu + step * way, 0.0)
         power = np.maximum(here.prices.power + step * way_kw, 0.0)
         # the price of a user's delay is what its next hour costs: it follows the delay chosen, ever more slowly
