@@ -16,9 +16,10 @@ from wattkeeper.plan.place import Plan, improve, plan, run_now, uneven_g
 from wattkeeper.plan.placement import Amounts, Placement, amounts, placements
 from wattkeeper.plan.polish import polish
 from wattkeeper.plan.problem import Grid, PlanInputError, Problem, Weights, pose
+from wattkeeper.planning.held import held_gpus
 from wattkeeper.planning.previous import check_grid
 from wattkeeper.planning.queue import read_queue
-from wattkeeper.planning.supply import Limit, blind_spots, limited, need, sites_of
+from wattkeeper.planning.supply import Limit, blind_spots, less, limited, need, sites_of
 from wattkeeper.planning.usual import Usual
 
 _IMPROVED = 5000
@@ -112,8 +113,9 @@ def outlook(
 ) -> Outlook:
     """Plan the jobs of a queue file on the sites of a book.
 
-    gpus, power_kw: by site, what planned jobs may hold and draw; default: all GPUs of the site, and no budget. limits:
-    the same over time. confidence: chance with which a deadline is to be kept, for jobs that do not say.
+    gpus, power_kw: by site, what planned jobs may hold and draw; default: all GPUs of the site less those that running
+    jobs hold, and no budget. limits: the same over time. confidence: chance with which a deadline is to be kept, for
+    jobs that do not say.
     before: an earlier plan, of which all is kept that can be. polish_s: wall time for HiGHS at the end; 0 for none.
     Raises ConfigError, ImportFileError, PlanInputError, and MissingExtraError for polish_s without highspy.
     """
@@ -123,6 +125,8 @@ def outlook(
     usual = Usual(book)
     jobs, rejects = read_queue(queue, grid, usual, confidence=confidence)
     need(signals, weights)
+    held, notes = held_gpus(queue, book.tree(), grid, gpus)
+    sites = less(sites, held)
     unseen = blind_spots(book, sites, grid)
     try:
         problem = pose(grid, limited(sites, limits, grid), jobs, weights)
@@ -137,7 +141,7 @@ def outlook(
     totals = [_totals(problem, p, a, known) for p, a in ((now, each_now), (made.places, each))]
     return Outlook(
         made, lines, _users(problem, lines, each_now, each, made.places, priced=priced), totals[0], totals[1],
-        made.bound_g, made.gap, signals, tuple(rejects), (*usual.notes, *_reserved(problem), *unseen),
+        made.bound_g, made.gap, signals, tuple(rejects), (*notes, *usual.notes, *_reserved(problem), *unseen),
     )  # fmt: skip
 
 

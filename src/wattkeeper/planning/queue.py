@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import polars as pl
 
@@ -18,6 +18,8 @@ from wattkeeper.integrations.csvfile.times import read_times
 from wattkeeper.integrations.kueue import queue as kueue
 from wattkeeper.integrations.slurm import queue as slurm
 from wattkeeper.plan.problem import Grid, Job, Level
+
+T = TypeVar("T")
 
 REQUIRED = ("job_id", "gpus", "duration_h", "power_w")
 TIMES = ("release", "deadline")
@@ -80,17 +82,24 @@ def _jobs(rows: pl.DataFrame, grid: Grid, source: str, rejects: list[Reject], co
             rejects.append(Reject(source, row, why, str(values["job_id"] or "")))
 
 
-def _scheduled(path: Path, grid: Grid, past: Past | None, confidence: float) -> tuple[list[Job], list[Reject]]:
-    """Return the jobs that wait in a scheduler, from what it printed."""
+def printed(
+    path: Path, of_slurm: Callable[[dict[str, Any]], Iterable[T]], of_kueue: Callable[[dict[str, Any]], Iterable[T]]
+) -> list[T]:
+    """Return what a scheduler's printed state holds, read with one of two. Raises ImportFileError where it is neither's."""
     try:
         told = json.loads(path.read_text("utf-8"))
-        waiting = list((slurm if "jobs" in told else kueue).waiting(told))
+        return list((of_slurm if "jobs" in told else of_kueue)(told))
     except OSError as error:
         raise ImportFileError(f"Cannot read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ImportFileError(
             f"{path} is not what squeue --json or kubectl get workloads.kueue.x-k8s.io -A -o json prints: {error}."
         ) from error
+
+
+def _scheduled(path: Path, grid: Grid, past: Past | None, confidence: float) -> tuple[list[Job], list[Reject]]:
+    """Return the jobs that wait in a scheduler, from what it printed."""
+    waiting = printed(path, slurm.waiting, kueue.waiting)
     rejects: list[Reject] = []
     rows = []
     for at, (cells, why) in enumerate(waiting, 1):

@@ -178,6 +178,11 @@ def limited(sites: Sequence[Site], limits: Sequence[Limit], grid: Grid) -> list[
     return found
 
 
+def less(sites: Sequence[Site], held: Mapping[str, Floats]) -> list[Site]:
+    """Return the sites without the GPUs that are held, by site (slots,); none below 0."""
+    return [replace(s, gpus=np.maximum(s.gpus - held[s.id], 0.0)) if s.id in held else s for s in sites]
+
+
 def slots_of(start_ms: int, end_ms: int, grid: Grid) -> tuple[int, int]:
     """Return the slots that a time touches: the first, and the one after the last."""
     first, last = (start_ms - grid.start_ms) // grid.slot_ms, -((grid.start_ms - end_ms) // grid.slot_ms)

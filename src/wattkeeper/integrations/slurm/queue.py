@@ -10,6 +10,7 @@ from typing import Any
 
 from ClusterShell.RangeSet import RangeSet, RangeSetException
 
+from wattkeeper.config import expand_hosts
 from wattkeeper.core.clock import iso
 from wattkeeper.integrations.slurm.gres import number
 from wattkeeper.integrations.slurm.sacct import gpus_of, parse_tres
@@ -51,6 +52,19 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
             ids, why = [str(job["job_id"])], f"its array tasks '{job.get('array_task_string')}' are not a range"
         for job_id in ids:
             yield {"gpus": str(gpus), **cells, "job_id": job_id}, why
+
+
+def running(told: dict[str, Any]) -> Iterator[tuple[str, float, list[str], int | None]]:
+    """Yield each running job that holds GPUs: id, how many, the nodes it is on, and when its time limit ends [ms]."""
+    for job in told["jobs"]:
+        states = job.get("job_state") or ""
+        if not {"RUNNING", "COMPLETING"} & set([states] if isinstance(states, str) else states):
+            continue
+        gpus = gpus_of(parse_tres(job.get("tres_alloc_str") or job.get("tres_req_str") or ""))
+        if gpus:
+            end_s = number(job.get("end_time")) if number(job.get("time_limit")) else None
+            nodes = expand_hosts(job["nodes"]) if job.get("nodes") else []
+            yield str(job["job_id"]), float(gpus), nodes, end_s * 1000 if end_s else None
 
 
 def _cells(job: dict[str, Any]) -> dict[str, str]:
