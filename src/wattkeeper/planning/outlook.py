@@ -19,7 +19,7 @@ from wattkeeper.plan.problem import Grid, PlanInputError, Problem, Weights, pose
 from wattkeeper.planning.held import held_gpus
 from wattkeeper.planning.previous import check_grid
 from wattkeeper.planning.queue import read_queue
-from wattkeeper.planning.supply import Limit, blind_spots, less, limited, need, sites_of
+from wattkeeper.planning.supply import Limit, blind_spots, less, limited, need, sites_of, stale
 from wattkeeper.planning.usual import Usual
 
 _IMPROVED = 5000
@@ -139,9 +139,10 @@ def outlook(
     priced = "price" in known
     lines = _lines(made, now, each_now, each, before, priced=priced)
     totals = [_totals(problem, p, a, known) for p, a in ((now, each_now), (made.places, each))]
+    told = (*notes, *usual.notes, *_reserved(problem), *unseen, *stale(book, signals, grid))
     return Outlook(
         made, lines, _users(problem, lines, each_now, each, made.places, priced=priced), totals[0], totals[1],
-        made.bound_g, made.gap, signals, tuple(rejects), (*notes, *usual.notes, *_reserved(problem), *unseen),
+        made.bound_g, made.gap, signals, tuple(rejects), told,
     )  # fmt: skip
 
 

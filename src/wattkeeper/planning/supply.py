@@ -14,6 +14,7 @@ from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import FORECAST, Signal
+from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.integrations.csvfile.link import open_sheet
 from wattkeeper.integrations.csvfile.numbers import read_reals
 from wattkeeper.integrations.csvfile.times import read_times
@@ -29,6 +30,7 @@ LIMIT_COLUMNS = ("site", "start", "end", "gpus", "power_kw")
 _SIGNALS = {
     "intensity": "intensity_g_per_kwh", "price": "price_per_kwh", "water": "water_l_per_kwh", "pue": "pue",
 }  # fmt: skip
+_FRESH_H = 24
 _DEFAULTS = {"intensity": np.nan, "price": np.nan, "water": np.nan, "pue": 1.0}
 
 
@@ -120,6 +122,21 @@ def blind_spots(book: Book, sites: Sequence[Site], grid: Grid) -> list[str]:
                     f"which are planned around"
                 )
     return list(told.values())
+
+
+def stale(book: Book, signals: Mapping[str, Mapping[str, SignalInfo]], grid: Grid) -> list[str]:
+    """Return a sentence for each forecast in use that was made more than a day before the plan begins."""
+    told = []
+    for info in {
+        i.id: i for found in signals.values() for kind, i in found.items() if kind.endswith(" forecast")
+    }.values():
+        begun_ms = int(book.signal_rows(info.id)["start_ms"].min())  # type: ignore[arg-type]  # a forecast has rows
+        if grid.start_ms - begun_ms > _FRESH_H * MS_PER_HOUR:
+            told.append(
+                f"forecast '{info.id}' begins at {iso(begun_ms)}, {(grid.start_ms - begun_ms) / MS_PER_HOUR:.0f} h before "
+                "the plan: make a newer one with wattkeeper grid forecast"
+            )
+    return told
 
 
 def read_limits(path: Path) -> list[Limit]:
