@@ -73,9 +73,10 @@ def uneven(problem: Problem, ends: list[int]) -> float:
     for j, end in enumerate(ends):
         i = int(problem.planned[j])
         release = -(-max(int(jobs.release_ms[i]) - grid.start_ms, 0) // grid.slot_ms)
+        waited = max(grid.start_ms - int(jobs.release_ms[i]), 0) / HOUR
         shortest = max(-(-round(jobs.held_ms()[i]) // grid.slot_ms), 1)
         gpus = float(jobs.gpus[i] * jobs.delay_weight[i])
-        delay.setdefault(str(jobs.user[i]), []).append((end - release - shortest) * gpus)
+        delay.setdefault(str(jobs.user[i]), []).append((end - release - shortest + waited) * gpus)
         delay.setdefault(f"{jobs.user[i]} gpus", []).append(gpus)
     of = {user: (sum(late), sum(delay[f"{user} gpus"])) for user, late in delay.items() if f"{user} gpus" in delay}
     return sum(problem.weights.fairness_g / 2 * d * d / g for user, (d, g) in of.items() if user)

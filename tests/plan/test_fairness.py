@@ -78,6 +78,18 @@ def test_a_suspended_job_waits_until_its_last_slot():
     assert made.cost_g == pytest.approx(100 + 120 + 15)
 
 
+def test_what_was_waited_before_counts():
+    """Equal jobs of ada and bo, one hour for one of them; ada's was released 4 h ago: hers goes first.
+
+    At 1 g: (0 + 4)² / 2 + 1² / 2 and 2 kWh at 100 g; the other way round (1 + 4)² / 2.
+    """
+    jobs = [Job("bo1", 1, HOUR, 1000.0, START, user="bo"), Job("ada1", 1, HOUR, 1000.0, START - 4 * HOUR, user="ada")]
+    made = plan(pose(Grid(START, HOUR, 2), [Site("a", 1, 100.0)], jobs, Weights(fairness_g=1.0)))
+
+    assert made.cost_g == pytest.approx(200 + 8 + 0.5)
+    assert [p.slots[0][0] for p in placements(made.problem, made.places) if p] == [1, 0]
+
+
 def test_jobs_of_nobody_and_jobs_whose_delay_counts_nothing_take_no_part():
     """Without a user, or with a delay weight of 0, the job waits for 205 g as if there were no fairness."""
     site = Site("a", 1, np.array([300.0, 250.0, 210.0, 205.0]))

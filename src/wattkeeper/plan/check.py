@@ -78,7 +78,9 @@ def _uneven(
     for one in placed:
         if one is not None:
             i = number[one.job]
-            delay[str(jobs.user[i])] += float(jobs.gpus[i] * jobs.delay_weight[i]) * _late_h(grid, jobs, i, one)
+            delay[str(jobs.user[i])] += float(jobs.gpus[i] * jobs.delay_weight[i]) * (
+                _late_h(grid, jobs, i, one) + max(grid.start_ms - int(jobs.release_ms[i]), 0) / MS_PER_HOUR
+            )
     return sum(weights.fairness_g / 2 * gpus[u] * (delay[u] / gpus[u]) ** 2 for u in delay if u and gpus[u])
 
 

@@ -171,18 +171,24 @@ def pose(grid: Grid, sites: Sequence[Site], jobs: Jobs | Sequence[Job], weights:
 def _delays(
     jobs: Jobs, planned: Int64s, modes: Modes, late: Int64s, weights: Weights, grid: Grid
 ) -> tuple[tuple[str, ...], Delays]:
-    """Return the users whose delay is evened out, and how. late: (m,) slots that a start at `first` is late."""
+    """Return the users whose delay is evened out, and how. late: (m,) slots that a start at `first` is late.
+
+    What a job has waited before the plan begins counts too, so that plans made one after the other are fair together.
+    """
     weighed = jobs.gpus * jobs.delay_weight
     each = np.repeat(weighed[planned] * grid.slot_h, np.diff(modes.mode0))
+    before = np.repeat((weighed * jobs.waited_h(grid))[planned], np.diff(modes.mode0))
     who = jobs.user[planned]
     named = (who != "") & (weighed[planned] > 0)
     if not weights.fairness_g or not named.any():
-        return (), Delays(np.full(len(planned), -1, np.int64), each * late, each, np.empty(0), np.empty(0))
+        return (), Delays(np.full(len(planned), -1, np.int64), each * late + before, each, np.empty(0), np.empty(0))
     users, at = np.unique(who[named], return_inverse=True)
     user = np.full(len(planned), -1, np.int64)
     user[named] = at
     asked = np.bincount(at, weighed[planned][named], minlength=len(users))
-    return tuple(users.tolist()), Delays(user, each * late, each, weights.fairness_g / asked, np.zeros(len(users)))
+    return tuple(users.tolist()), Delays(
+        user, each * late + before, each, weights.fairness_g / asked, np.zeros(len(users))
+    )
 
 
 def mean_seen(rate: Floats, blind: NDArray[np.bool_]) -> Floats:

@@ -231,5 +231,9 @@ class Jobs:
             return self.duration_ms
         return mean_until_ms(*corners(self.duration_ms, self.chance, self.within_ms), self.duration_ms)
 
+    def waited_h(self, grid: Grid) -> Floats:
+        """Return for how long each job has been released before the first slot, (n,) [h]."""
+        return np.maximum(grid.start_ms - self.release_ms, 0) / MS_PER_HOUR
+
     def __len__(self) -> int:
         return len(self.ids)

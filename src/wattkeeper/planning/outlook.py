@@ -47,7 +47,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class User:
     """What a user's placed jobs gain and wait: sums of saved_g and saved_cost, and means of how much later than they
-    could on an empty cluster their GPUs are through [h], planned and run now."""
+    could on an empty cluster their GPUs are through [h], planned and run now, since their release."""
 
     user: str
     jobs: int
@@ -224,12 +224,13 @@ def _users(
         gpus = (jobs.gpus * jobs.delay_weight)[problem.planned[some]]
         if not gpus.sum():
             continue
+        waited_h = jobs.waited_h(problem.grid)[problem.planned[some]]
         own = [line[jobs.ids[i]] for i in problem.planned[some].tolist()]
         found.append(
             User(
                 user, len(some), float(jobs.gpus[problem.planned[some]].sum()), sum(x.saved_g or 0.0 for x in own),
                 sum(x.saved_cost or 0.0 for x in own) if priced else None,
-                *(float(np.average(a.delay_h[some], weights=gpus)) for a in (each, each_now)),
+                *(float(np.average(a.delay_h[some] + waited_h, weights=gpus)) for a in (each, each_now)),
             )
         )  # fmt: skip
     return tuple(sorted(found, key=lambda one: -one.delay_h))
