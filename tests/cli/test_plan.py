@@ -147,3 +147,146 @@ def test_hours_beyond_the_forecast_are_told(made):
     assert found["skipped"]["x"].startswith("no forecast for a between 2026-10-03T00:00:00Z and")
     assert found["planned"]["jobs"] == 1
     assert found["notes"] == ["signal 'intensity:A' has values from 2026-10-01T00:00:00Z to 2026-10-01T06:00:00Z only"]
+
+
+USERS = """job_id,user,gpus,duration_h,power_w,deadline,sites,duration_quantiles
+j1,ada,4,2,500,2026-10-01T06:00,a,
+j2,bo,2,1,500,2026-10-01T06:00,a;b,
+j3,bo,1,4,500,2026-10-01T06:00,b,50@1;90@2
+"""
+
+
+def test_the_next_plan_keeps_what_it_can(made, tmp_path):
+    """An hour later j2 is gone, j1 stands where it stood, and j4 is new: it wants both GPUs of b, so j3 makes way for it.
+
+    The prices come from the file, an hour on.
+    """
+    first, then = tmp_path / "first.csv", tmp_path / "then.csv"
+    first.write_text(USERS)
+    then.write_text(USERS.replace("j2,bo", "j4,cy"))
+    words = ("--book", made / "book", "--gpus", "b=2")
+    before = run("plan", first, *words, "--from", "2026-10-01", "--hours", 6, "--json")
+    (tmp_path / "plan.json").write_text(before.stdout)
+    again = (*words, "--from", "2026-10-01T01:00", "--hours", 5, "--previous", tmp_path / "plan.json")
+    told = json.loads(run("plan", then, *again, "--json").stdout)
+    old, new = ({j["job_id"]: j for j in t["jobs"]} for t in (json.loads(before.stdout), told))
+    shown = run("plan", then, *again)
+
+    assert new["j1"]["planned"] == old["j1"]["planned"]
+    assert {j: line["beside_previous"] for j, line in new.items()} == {"j1": "kept", "j3": "moved", "j4": "new"}
+    assert told["prices"]["gpu_g"]["a"] == json.loads(before.stdout)["prices"]["gpu_g"]["a"][1:]
+    assert shown.returncode == 0, shown.stderr
+    assert "Beside the previous plan: 1 jobs keep their place, 1 move, 1 are new." in " ".join(shown.stdout.split())
+    assert max(len(line) for line in shown.stdout.splitlines()) <= 80
+
+
+def test_users_have_a_table_and_the_quantile_is_said(made, tmp_path):
+    """Who waits longest comes first; the note says for which quantile GPUs are held."""
+    queue = tmp_path / "queue.csv"
+    queue.write_text(USERS)
+    done = run("plan", queue, "--book", made / "book", "--gpus", "b=2", "--from", "2026-10-01", "--hours", 6)
+    text = " ".join(done.stdout.split())
+
+    assert done.returncode == 0, done.stderr
+    assert "User Jobs GPUs Saves" in text
+    assert text.index(" ada 1 4 ") < text.index(" bo 2 3 ")
+    assert "GPUs are held for the quantile of 90 %" in text
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_what_cannot_go_on_is_one_line(made, tmp_path):
+    """A file that is no plan, other slots, a start before the old one or between its slots, polish beside previous."""
+    (tmp_path / "odd.json").write_text("{}")
+    (tmp_path / "plan.json").write_text(plan(made, "--json").stdout)
+    old = ("--previous", tmp_path / "plan.json")
+    book = ("plan", made / "queue.csv", "--book", made / "book", "--gpus", "b=2", "--hours", 2)
+    faults = [
+        (plan(made, "--previous", tmp_path / "odd.json"), 1, "is not what wattkeeper plan --json prints"),
+        (plan(made, "--previous", tmp_path / "none.json"), 1, "none.json: No such file"),
+        (run(*book, "--from", "2026-10-01", "--slot", 30, *old), 1, "has slots of 60 min. Plan with --slot 60."),
+        (run(*book, "--from", "2026-10-01T00:30", *old), 1, "Begin it with one of those slots."),
+        (run(*book, "--from", "2026-09-30", *old), 1, "Begin it with one of those slots."),
+        (plan(made, *old, "--polish", 1), 2, "--polish moves jobs that --previous keeps"),
+    ]
+    for done, code, words in faults:
+        assert done.returncode == code, done.stderr
+        assert words in " ".join(done.stderr.replace("│", " ").split())
+        assert "Traceback" not in done.stderr
+
+
+BAD = [
+    ("late,1,1,500,2026-10-01T05:00,2026-10-01T04:00,a,,", "is not after its release 2026-10-01T05:00:00Z"),
+    ("huge,64,1,500,,,a,,", "it asks for 64 GPUs and the largest of its sites (a) has 4"),
+    ("inf,1,1,inf,,,a,,", "power_w is not finite"),
+    ("nan,1,1,nan,,,a,,", "power_w is not finite"),
+    ("long,1,9,500,,,a,,", "it needs 9 slots of 60 min, and between its release and the end of the horizon lie 6"),
+    ("lost,1,1,500,,,z,,", "none of its sites is known; known are a, b"),
+]
+
+
+def test_a_job_that_cannot_be_is_named_and_the_others_are_planned(made, tmp_path):
+    """Deadline before release, too large, infinite and NaN power, too long, unknown site: a sentence each, exit code 3."""
+    queue = tmp_path / "queue.csv"
+    queue.write_text("\n".join([QUEUE.splitlines()[0], *(row for row, _ in BAD), "good,1,1,500,,,a,,"]) + "\n")
+    words = ("--book", made / "book", "--gpus", "b=2", "--from", "2026-10-01", "--hours", 6)
+    done, told = run("plan", queue, *words), json.loads(run("plan", queue, *words, "--json").stdout)
+    text = " ".join(done.stdout.split())
+
+    assert done.returncode == 3
+    for _, why in BAD:
+        assert why in text
+    assert told["planned"]["jobs"] == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_capacity_that_cannot_be_is_refused_in_one_line(made, tmp_path):
+    """GPUs below 0, infinite or NaN, a budget below 0, and limits that make no sense."""
+    rows = {
+        "neg.csv": "site,start,end,gpus\na,2026-10-01T00:00,2026-10-01T01:00,-1\n",
+        "turn.csv": "site,start,end,gpus\na,2026-10-01T01:00,2026-10-01T00:00,1\n",
+        "none.csv": "site,start,end\na,2026-10-01T00:00,2026-10-01T01:00\n",
+        "z.csv": "site,start,end,gpus\nz,2026-10-01T00:00,2026-10-01T01:00,1\n",
+        "word.csv": "site,start,end,gpus\na,2026-10-01T00:00,2026-10-01T01:00,few\n",
+        "when.csv": "site,start,end,gpus\na,soon,2026-10-01T01:00,1\n",
+    }
+    for name, text in rows.items():
+        (tmp_path / name).write_text(text)
+    faults = [
+        (("--gpus", "a=-1"), "Site 'a': gpus is -1"),
+        (("--gpus", "a=inf"), "Site 'a': gpus is inf"),
+        (("--gpus", "a=nan"), "Site 'a': gpus is nan"),
+        (("--power", "a=-5"), "Site 'a': power_kw is -5"),
+        (("--power", "a=nan"), "Site 'a': power_kw is nan"),
+        (("--limits", tmp_path / "neg.csv"), "row 2: its end is not after its start, or a limit is below 0."),
+        (("--limits", tmp_path / "turn.csv"), "row 2: its end is not after its start, or a limit is below 0."),
+        (("--limits", tmp_path / "none.csv"), "limits nothing: it has neither a column gpus nor power_kw."),
+        (("--limits", tmp_path / "z.csv"), "The site file has no site 'z'. It has a, b."),
+        (("--limits", tmp_path / "word.csv"), "row 2: gpus is not a number."),
+        (("--limits", tmp_path / "when.csv"), "row 2: start cannot be read as ISO 8601."),
+    ]
+    for words, why in faults:
+        done = plan(made, *words)
+        assert done.returncode == 1, (words, done.stdout)
+        assert why in " ".join(done.stderr.split())
+        assert "Traceback" not in done.stderr
+
+
+def test_signals_that_are_not_there_are_told(made, tmp_path):
+    """A signal that was never imported; one that ended before the plan; one that lacks some of its hours."""
+    (tmp_path / "site.toml").write_text(SITE.replace("intensity:A", "intensity:ZZ", 1))
+    assert run("init", tmp_path / "book", "--site-file", tmp_path / "site.toml").returncode == 0
+    queue = tmp_path / "queue.csv"
+    queue.write_text("job_id,gpus,duration_h,power_w,sites\nx,1,1,500,a\n")
+    words = (queue, "--gpus", "b=1", "--hours", 6, "--from")
+    unknown = run("plan", *words, "2026-10-01", "--book", tmp_path / "book")
+    stale = run("plan", *words, "2026-10-03", "--book", made / "book")
+    missing = run("plan", *words, "2026-10-01T03:00", "--book", made / "book")
+
+    assert unknown.returncode == 1
+    assert "takes its intensity from signal 'intensity:ZZ', which the book does not have. Import it first." in " ".join(
+        unknown.stderr.split()
+    )
+    assert stale.returncode == 3
+    assert "x: no forecast for a between" in stale.stdout
+    assert missing.returncode == 0
+    assert "lack 3 of 6 slots, which are planned around" in " ".join(missing.stdout.split())

@@ -33,6 +33,7 @@ def problems(draw: st.DrawFn, most_jobs: int = 4, slots: int = 8, suspendable: b
         money_g=draw(st.sampled_from([0.0, 100.0])),
         water_g_per_l=draw(st.sampled_from([0.0, 5.0])),
         delay_g_per_gpu_h=draw(st.sampled_from([0.0, 3.0])),
+        fairness_g=draw(st.sampled_from([0.0, 2.0, 30.0])),
     )
     return pose(Grid(START, HOUR, slots), sites, jobs, weights)
 
@@ -42,10 +43,12 @@ def _job(rng: np.random.Generator, i: int, n_sites: int, slots: int, suspendable
     deadline = None if rng.random() < 0.3 else release + int(rng.integers(2, slots + 2)) * HOUR
     resting = suspendable and rng.random() < 0.4
     profile = [] if resting or rng.random() < 0.7 else [(HOUR // 2, 300.0), (HOUR, 900.0), (HOUR // 4, 100.0)]
+    within = [] if profile or rng.random() < 0.6 else [(0.5, HOUR // 2), (0.9, HOUR)][: int(rng.integers(1, 3))]
+    duration_ms = int(rng.integers(2 if within else 1, 7)) * HOUR // 2
     return Job(
         f"j{i}",
         gpus=int(rng.integers(1, 4)),
-        duration_ms=int(rng.integers(1, 7)) * HOUR // 2,
+        duration_ms=duration_ms,
         power_w=float(rng.integers(2, 9)) * 100,
         release_ms=release,
         deadline_ms=deadline,
@@ -56,7 +59,27 @@ def _job(rng: np.random.Generator, i: int, n_sites: int, slots: int, suspendable
         resume_ms=int(rng.choice([0, HOUR // 10])),
         resume_kwh=float(rng.choice([0.0, 0.05])),
         profile=profile,
+        within=within,
+        confidence=float(rng.choice([0.8, 0.95, 1.0])),
+        user=["", "ada", "bo"][int(rng.integers(0, 3))],
+        delay_weight=float(rng.choice([0.5, 1.0, 2.0])),
     )
+
+
+def uneven(problem: Problem, ends: list[int]) -> float:
+    """Return what the users' delay counts beyond each job's own, from the slots before which the jobs end [g]."""
+    jobs, grid = problem.jobs, problem.grid
+    delay: dict[str, list[float]] = {}
+    for j, end in enumerate(ends):
+        i = int(problem.planned[j])
+        release = -(-max(int(jobs.release_ms[i]) - grid.start_ms, 0) // grid.slot_ms)
+        waited = max(grid.start_ms - int(jobs.release_ms[i]), 0) / HOUR
+        shortest = max(-(-round(jobs.held_ms()[i]) // grid.slot_ms), 1)
+        gpus = float(jobs.gpus[i] * jobs.delay_weight[i])
+        delay.setdefault(str(jobs.user[i]), []).append((end - release - shortest + waited) * gpus)
+        delay.setdefault(f"{jobs.user[i]} gpus", []).append(gpus)
+    of = {user: (sum(late), sum(delay[f"{user} gpus"])) for user, late in delay.items() if f"{user} gpus" in delay}
+    return sum(problem.weights.fairness_g / 2 * d * d / g for user, (d, g) in of.items() if user)
 
 
 def every_choice(problem: Problem, j: int) -> list[tuple[int, tuple[int, ...], float]]:
@@ -104,17 +127,20 @@ def cheapest(problem: Problem) -> float | None:
     choices = [sorted(every_choice(problem, j), key=lambda c: c[2]) for j in range(len(problem.planned))]
     rest = np.array([0.0, *itertools.accumulate(c[0][2] for c in reversed(choices))])[::-1]
 
+    ends = [0] * len(choices)
+
     def go(j: int, cost: float, gpus: np.ndarray, kw: np.ndarray) -> None:
         if cost + rest[j] >= best[0]:
             return
         if j == len(choices):
-            best[0] = cost
+            best[0] = min(best[0], cost + uneven(problem, ends))
             return
         for m, held, own in choices[j]:
             s, at = modes.site[m], list(held)
             if (gpus[s, at] >= modes.gpus[m]).all() and (kw[s, at] >= modes.kw[m] - 1e-9).all():
                 gpus[s, at] -= modes.gpus[m]
                 kw[s, at] -= modes.kw[m]
+                ends[j] = at[-1] + 1
                 go(j + 1, cost + own, gpus, kw)
                 gpus[s, at] += modes.gpus[m]
                 kw[s, at] += modes.kw[m]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.plan.instances import HOUR, START, problems
 from tests.plan.test_place import checked, crowded
-from wattkeeper.plan.again import along, plan_ahead, replan, shift
+from wattkeeper.plan.again import Before, along, carry, plan_ahead, replan, resume, shift, stand
 from wattkeeper.plan.bound import price
 from wattkeeper.plan.place import Plan, plan
 from wattkeeper.plan.placement import placements
@@ -112,3 +112,48 @@ def test_room_is_kept_for_jobs_that_are_expected():
     assert ahead.cost_g == pytest.approx(110.0)
     assert ahead.bound_g <= 100.0
     assert price(problem).bound == pytest.approx(100.0, rel=1e-3)
+
+
+def told(made: Plan) -> Before:
+    """Return a plan as it is told: by name, site, power and stretches."""
+    problem, prices, ids = made.problem, made.prices, [s.id for s in made.problem.sites]
+    number = {name: i for i, name in enumerate(problem.jobs.ids)}
+    spots = {
+        p.job: (p.site, float(problem.jobs.power[number[p.job], p.level]), p.slots)
+        for p in placements(problem, made.places)
+        if p
+    }
+    by_site = (dict(zip(ids, values, strict=True)) for values in (prices.gpu, prices.power))
+    return Before(problem.grid, *by_site, dict(zip(problem.users, prices.delay, strict=True)), spots)
+
+
+@settings(max_examples=80, deadline=None)
+@given(problems(most_jobs=8), st.integers(0, 2**32 - 1))
+def test_a_plan_that_was_told_goes_on_as_one_in_memory(problem: Problem, seed: int):
+    """Places read back from words are those carried over in memory, slot by slot, and the next plan is the same."""
+    rng = np.random.default_rng(seed)
+    names = problem.jobs.ids
+    first = without(problem, {n for n in names if rng.random() < 0.3})
+    then = without(problem, {n for n in names if rng.random() < 0.3})
+    made = plan(first)
+    (kept, same), (read, also) = carry(made, then), stand(told(made), then)
+
+    assert same.tolist() == also.tolist()
+    assert kept.mode[same].tolist() == read.mode[same].tolist()
+    assert kept.start[same].tolist() == read.start[same].tolist()
+    assert kept.marks.tolist() == read.marks.tolist()
+    assert stands(resume(told(made), then)) == stands(replan(made, then))
+
+
+def test_a_told_place_that_is_no_longer_allowed_is_sought_anew():
+    """The site is gone, the job lasts longer, or the slot is over: the job is new to the plan."""
+    grid = Grid(START, HOUR, 4)
+    job = Job("j", 1, HOUR, 1000.0, START, START + 4 * HOUR)
+    sites = [Site("a", 1, np.array([100.0, 50.0, 60.0, 70.0])), Site("b", 1, 200.0)]
+    before = told(plan(pose(grid, sites, [job])))
+    late = pose(Grid(START + 2 * HOUR, HOUR, 2), [replace(sites[0], intensity_g_per_kwh=np.array([60.0, 70.0]))], [job])
+
+    assert before.spots == {"j": ("a", 1.0, ((1, 2),))}
+    assert resume(before, pose(grid, sites[1:], [job])).cost_g == pytest.approx(200.0)
+    assert resume(before, pose(grid, sites, [replace(job, duration_ms=2 * HOUR)])).cost_g == pytest.approx(110.0)
+    assert resume(before, late).cost_g == pytest.approx(60.0)

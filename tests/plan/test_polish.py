@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from tests.plan.instances import cheapest, problems
 from tests.plan.test_place import checked, crowded
 from wattkeeper.plan.bound import price
-from wattkeeper.plan.place import plan, room_of
+from wattkeeper.plan.place import plan, room_of, uneven_g
 from wattkeeper.plan.polish import polish, programme, solver
 from wattkeeper.plan.problem import Problem
 
@@ -29,7 +29,8 @@ def test_small_queues_are_solved_to_the_end(problem: Problem):
     assert checked(problem, done.places).faults == ()
     assert done.cost_g == pytest.approx(best, rel=1e-6, abs=1e-6)
     assert done.bound_g <= best + 1e-6 * abs(best)
-    assert best == pytest.approx(done.bound_g, rel=2e-4, abs=1e-3)  # HiGHS stops at a gap of 1e-4
+    # HiGHS stops at a gap of 1e-4, and its tangents stay under the cost of uneven delay by at most 0.5 %
+    assert best == pytest.approx(done.bound_g, rel=2e-4, abs=1e-3 + 0.01 * uneven_g(problem, done.places))
 
 
 @settings(max_examples=40, deadline=None)

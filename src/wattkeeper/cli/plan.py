@@ -26,9 +26,19 @@ def plan(
     slot: int = typer.Option(60, min=1, help="Length of a slot [min]."),
     gpus: list[str] = typer.Option([], help="SITE=N: GPUs that the jobs may hold. Default: all of the site."),
     power: list[str] = typer.Option([], help="SITE=KW: facility power that the jobs may draw [kW]."),
+    limits: Path | None = typer.Option(None, help="CSV: site, start, end, gpus, power_kw; such limits over time."),
     money: float = typer.Option(0.0, min=0.0, help="What a unit of money is worth [g CO2e]."),
     water: float = typer.Option(0.0, min=0.0, help="What a litre of water is worth [g CO2e]."),
     delay: float = typer.Option(1.0, min=0.0, help="What an hour of delay of one GPU is worth [g CO2e]."),
+    fairness: float = typer.Option(
+        1.0, min=0.0, help="What each hour that a user's GPUs wait on average adds to that worth [g CO2e]."
+    ),
+    confidence: float = typer.Option(
+        90.0, min=0.1, max=100.0, help="Chance of keeping a deadline where a duration is uncertain [%]."
+    ),
+    previous: Path | None = typer.Option(
+        None, help="What plan --json printed before: jobs keep their place where they can."
+    ),
     polish: float = typer.Option(0.0, min=0.0, help="Seconds that HiGHS may polish a plan of up to 2000 jobs."),
     figure: Path | None = typer.Option(None, help="Write the figure here: .svg, .png, or .html that opens offline."),
     most: int = typer.Option(20, help="Jobs that the terminal shows, those that save most first."),
@@ -39,7 +49,9 @@ def plan(
     Prints the totals beside those of running now, and a lower bound that no plan can be below. Nothing is acted upon.
     The queue may also have: release, deadline (ISO 8601), tier (critical, deadline, elastic), sites (a;b:KWH:MINUTES
     where data must be moved), levels (cap levels, SLOWDOWN@POWER such as 1.06@0.8;1.25@0.7), suspendable (yes, no),
-    resume_min, resume_kwh, delay_weight. A .json file is what `squeue --json` or `kubectl get workloads -A -o json`
+    resume_min, resume_kwh, delay_weight, user, duration_quantiles (PERCENT@HOURS such as 50@2;90@5.5; duration_h is then
+    the longest), confidence_pct, profile (HOURS@WATTS of one GPU such as 0.5@300;2@700), curve (watts of a GPU @
+    throughput, in place of levels). A .json file is what `squeue --json` or `kubectl get workloads -A -o json`
     prints: jobs that wait are planned, and say such wishes in their comment or annotations.
 
     Jobs that cannot be planned are named and the exit code is then 3.
@@ -49,6 +61,8 @@ def plan(
     from wattkeeper import planning
     from wattkeeper.plan.problem import Grid, Weights
 
+    if previous and polish:
+        common.misused("--polish moves jobs that --previous keeps. Use one of them.")
     slot_ms = slot * 60_000
     start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
     with common.usage():
@@ -59,9 +73,12 @@ def plan(
             opened,
             queue,
             grid=Grid(start_ms, slot_ms, max(int(hours * 60 // slot), 1)),
-            weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay),
+            weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay, fairness_g=fairness),
             gpus=held,
             power_kw=drawn_kw,
+            limits=planning.read_limits(limits) if limits else (),
+            confidence=confidence / 100,
+            before=planning.read_previous(previous) if previous else None,
             polish_s=polish,
         )
     if figure is not None:
@@ -91,6 +108,11 @@ def _show(found: Outlook, most: int) -> None:
         out.print(f"No plan can be below {carbon(found.bound_g)} weighed. With prices below 0 no gap is stated.")
     else:
         out.print(f"No plan can be below {carbon(found.bound_g)} weighed; this one is {percent(found.gap, 2)} above.")
+    if any(line.was for line in found.lines):
+        counts = {was: sum(line.was == was for line in found.lines) for was in ("kept", "moved", "new")}
+        out.print(
+            "Beside the previous plan: {kept} jobs keep their place, {moved} move, {new} are new.".format(**counts)
+        )
     for site, infos in found.signals.items():
         told = ", ".join(filter(None, (infos["intensity"].provider, infos["intensity"].method)))
         out.print(f"{site}: intensity {infos['intensity'].id}{f' ({told})' if told else ''}", style="dim")
@@ -100,6 +122,9 @@ def _show(found: Outlook, most: int) -> None:
     for note in found.notes:
         out.print(f"{note}.", style="dim")
     out.print()
+    if len(found.users) > 1:
+        out.print(_users(found, most))
+        out.print()
     out.print(_jobs(found, most))
     for line in (x for x in found.lines if x.planned is None):
         out.print(f"{line.job}: {line.why}.", style="red")
@@ -128,6 +153,22 @@ def _totals(found: Outlook) -> Table:
     return table
 
 
+def _users(found: Outlook, most: int) -> Table:
+    from wattkeeper.report.words import amount, carbon, grouped
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("User", "Jobs", "GPUs", "Saves", "Saves money", "Mean delay", "Run now"):
+        table.add_column(name, justify="left" if name == "User" else "right", overflow="fold")
+    for one in found.users[:most]:
+        table.add_row(
+            one.user, str(one.jobs), grouped(one.gpus, 0), carbon(one.saved_g), amount(one.saved_cost),
+            f"{one.delay_h:.1f} h", f"{one.delay_now_h:.1f} h",
+        )  # fmt: skip
+    if len(found.users) > most:
+        table.caption = f"… and {len(found.users) - most} more users; --most or --json shows them."
+    return table
+
+
 def _jobs(found: Outlook, most: int) -> Table:
     from wattkeeper.planning import powers_of
 
@@ -152,4 +193,5 @@ def _cells(found: Outlook, line: Line, planned: Placement, power: float) -> tupl
     ends = (planned.slots[0][0], planned.slots[-1][1])
     begin, end = (f"{datetime.fromtimestamp(grid.at_ms(t) / 1000, UTC):%a %d %H:%M}" for t in ends)
     later = "–" if line.delay_h is None else f"{line.delay_h:.1f} h"
-    return line.job, planned.site, begin, end, f"{power:.0%}", carbon(line.saved_g), later, line.why
+    why = f"{line.why} (moved)" if line.was == "moved" else line.why
+    return line.job, planned.site, begin, end, f"{power:.0%}", carbon(line.saved_g), later, why

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.bound import Choices, Prices, climb, empty_places, evaluate
-from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, cost_jobs
+from wattkeeper.plan.kernel import cost_jobs
+from wattkeeper.plan.modes import NOWHERE, RESUME, RIGID, RUN, Places
 from wattkeeper.plan.place import Plan, cost_of, negotiate, overfull, plan, room_of, settle
 from wattkeeper.plan.problem import Grid, Problem
 
@@ -19,6 +22,21 @@ _LOOK_AGAIN = 0.03
 _WORTH_MOVING = 0.002
 
 
+Spot = tuple[str, float, tuple[tuple[int, int], ...]]
+"""Where a job stood: site, power as a part of full power, and stretches of slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A plan made earlier, as it was told: its prices by site and by user (see Prices), and where its jobs stood."""
+
+    grid: Grid
+    gpu: Mapping[str, Floats]
+    power: Mapping[str, Floats]
+    delay: Mapping[str, float]
+    spots: Mapping[str, Spot]
+
+
 def replan(previous: Plan, problem: Problem, *, seed: int = 0) -> Plan:
     """Return a plan of a changed problem that keeps what it can of the previous one.
 
@@ -27,18 +45,35 @@ def replan(previous: Plan, problem: Problem, *, seed: int = 0) -> Plan:
     the old ones, and so is the bound's quality; plan anew when the gap has grown. Falls back on planning anew when
     the new jobs find no room this way.
     """
-    rng = np.random.default_rng(seed)
     gpu, power = (along(p, previous.problem.grid, problem.grid) for p in (previous.prices.gpu, previous.prices.power))
-    chosen = evaluate(problem, gpu, power)
-    prices = chosen.prices
+    chosen = evaluate(problem, gpu, power, by_user(previous.prices.delay, previous.problem, problem))
     places, same = carry(previous, problem)
-    fresh = np.flatnonzero(~same)
+    return _go_on(problem, chosen, places, same, len(previous.problem.planned), seed)
+
+
+def resume(before: Before, problem: Problem, *, seed: int = 0) -> Plan:
+    """Do as `replan` does, from a plan as it was told."""
+
+    def prices(by_site: Mapping[str, Floats]) -> Floats:
+        nothing = np.zeros(before.grid.slots)
+        return along(np.stack([by_site.get(s.id, nothing) for s in problem.sites]), before.grid, problem.grid)
+
+    delay = np.array([before.delay.get(user, 0.0) for user in problem.users])
+    chosen = evaluate(problem, prices(before.gpu), prices(before.power), delay)
+    places, same = stand(before, problem)
+    return _go_on(problem, chosen, places, same, len(before.spots), seed)
+
+
+def _go_on(problem: Problem, chosen: Choices, places: Places, same: NDArray[np.bool_], were: int, seed: int) -> Plan:
+    """Plan from places of which the same ones stand, while others are fresh. were: jobs in the plan before."""
+    rng = np.random.default_rng(seed)
+    prices, fresh = chosen.prices, np.flatnonzero(~same)
     places.mode[fresh], places.start[fresh] = chosen.places.mode[fresh], chosen.places.start[fresh]
     for j in fresh[problem.modes.resume[places.mode[fresh]] != RIGID]:
         marks = slice(problem.modes.mark0[j], problem.modes.mark0[j + 1])
         places.marks[marks] = chosen.places.marks[marks]
     room = room_of(problem, places)
-    if not len(fresh) and len(same) == len(previous.problem.planned) and not overfull(room).any():
+    if not len(fresh) and len(same) == were and not overfull(room).any():
         return Plan(problem, places, prices, cost_of(problem, places))
     stood = places.mode.copy(), places.start.copy()
     if not negotiate(problem, prices, places, room, rng):
@@ -58,7 +93,7 @@ def plan_ahead(problem: Problem, expected: Problem, *, start: Prices | None = No
     they set the prices and get no place. start: the prices of the last step, moved along (see `along`).
     """
     prices = climb(expected, start, most=120, delta=0.03, least=3e-4)
-    kept = evaluate(problem, prices.gpu, prices.power).prices
+    kept = evaluate(problem, prices.gpu, prices.power, by_user(prices.delay, expected, problem)).prices
     return plan(problem, prices=kept, seed=seed, keep_room=True)
 
 
@@ -69,6 +104,12 @@ def along(values: Floats, old: Grid, new: Grid) -> Floats:
     part = values[:, by : by + new.slots]
     moved[:, : part.shape[1]] = part
     return moved
+
+
+def by_user(delay: Floats, old: Problem, new: Problem) -> Floats:
+    """Return prices of users' delay for another problem; users that are new there begin at 0."""
+    known = dict(zip(old.users, delay.tolist(), strict=True))
+    return np.array([known.get(user, 0.0) for user in new.users])
 
 
 def shift(old: Grid, new: Grid) -> int:
@@ -104,6 +145,46 @@ def carry(previous: Plan, problem: Problem) -> tuple[Places, NDArray[np.bool_]]:
     return places, same
 
 
+def stand(before: Before, problem: Problem) -> tuple[Places, NDArray[np.bool_]]:
+    """Return as `carry` does, from a plan as it was told."""
+    modes, by, places = problem.modes, shift(before.grid, problem.grid), empty_places(problem)
+    same = np.zeros(len(places.mode), np.bool_)
+    for j, name in enumerate(_names(problem)):
+        if name not in before.spots:
+            continue
+        site, power, told = before.spots[name]
+        slots = [(a - by, b - by) for a, b in told]
+        powers = problem.jobs.power[problem.planned[j]]
+        for m in range(modes.mode0[j], modes.mode0[j + 1]):
+            like = problem.sites[modes.site[m]].id == site and abs(powers[problem.levels[m]] - power) < 1e-6
+            if like and _may_stand(problem, m, slots):
+                places.mode[j], places.start[j], same[j] = m, slots[0][0], True
+                if modes.resume[m] != RIGID:
+                    _mark(problem, places, j, int(modes.resume[m]), slots)
+    return places, same
+
+
+def _may_stand(problem: Problem, m: int, slots: list[tuple[int, int]]) -> bool:
+    """Return whether a mode allows some stretches of slots."""
+    modes, q = problem.modes, int(problem.modes.resume[m])
+    restored = max(q, 0) * (len(slots) - 1)
+    return bool(
+        slots[0][0] >= modes.first[m]
+        and slots[-1][1] <= modes.end[m]
+        and sum(b - a for a, b in slots) - restored == modes.length[m]
+        and (len(slots) == 1 or (q != RIGID and all(b - a > q for a, b in slots[1:])))
+    )
+
+
+def _mark(problem: Problem, places: Places, j: int, q: int, slots: list[tuple[int, int]]) -> None:
+    """Write the slots of a suspendable job into the marks."""
+    base = int(problem.modes.mark0[j] - problem.modes.window0[j])
+    for n, (a, b) in enumerate(slots):
+        places.marks[base + a : base + b] = RUN
+        if n:
+            places.marks[base + a : base + a + q] = RESUME
+
+
 def _names(problem: Problem) -> list[str]:
     ids = problem.jobs.ids
     return list(ids) if len(problem.planned) == len(ids) else [ids[i] for i in problem.planned.tolist()]
@@ -126,7 +207,7 @@ def _most_to_gain(problem: Problem, places: Places, chosen: Choices) -> Int64s:
     elsewhere = np.flatnonzero((places.mode != chosen.places.mode) | (places.start != chosen.places.start))
     cost = np.empty(len(places.mode))
     lines = problem.lines(chosen.prices.gpu, chosen.prices.power)
-    cost_jobs(problem.modes, lines, places, elsewhere, cost)
+    cost_jobs(problem.priced(chosen.prices.delay), lines, places, elsewhere, cost)
     most = min(int(_LOOK_AGAIN * len(cost)) + 1, len(elsewhere))
     loss = cost[elsewhere] - chosen.cost[elsewhere]
     worst: Int64s = elsewhere[np.argsort(-loss, kind="stable")[:most]]

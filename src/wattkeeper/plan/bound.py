@@ -10,14 +10,15 @@ little above the best bound so far.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.jit import COMPILED
-from wattkeeper.plan.kernel import Lines, Places, Scratch, price_jobs
+from wattkeeper.plan.kernel import price_jobs, wait_jobs
+from wattkeeper.plan.modes import Delays, Lines, Modes, Places, Scratch
 from wattkeeper.plan.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -28,6 +29,7 @@ SAMPLE = 2500
 _PARTS = 4
 _WORTH_THREADS = 2000
 _DEFLECT = 0.6
+_FOLLOW = 5.0
 _SMALL = 5000
 _ROUNDING = 1e-11
 """Relative error that sums of float64 over all jobs can gather, taken off the bound."""
@@ -37,13 +39,15 @@ _ROUNDING = 1e-11
 class Prices:
     """Prices of a GPU and of a kW of IT power for one slot, (sites, slots) each, and the bound they give [g].
 
-    passes: how often all jobs were priced to find them; a sample counts as its part.
+    passes: how often all jobs were priced to find them; a sample counts as its part. delay: (users,) price of the delay
+    of each user whose delay is evened out [g per GPU-h].
     """
 
     gpu: Floats
     power: Floats
     bound: float
     passes: float = 0.0
+    delay: Floats = field(default_factory=lambda: np.empty(0))
 
 
 def no_prices(problem: Problem) -> Prices:
@@ -57,7 +61,7 @@ class Choices:
     """What the jobs choose under some prices, capacity or not.
 
     cost: (n,) what each job's choice costs, prices included. over, over_kw: (sites, slots) GPUs and kW chosen beyond
-    the limit, negative where there is room.
+    the limit, negative where there is room. delay: (users,) what the next GPU-h of each user's delay would cost [g].
     """
 
     prices: Prices
@@ -65,21 +69,35 @@ class Choices:
     cost: Floats
     over: Floats
     over_kw: Floats
+    delay: Floats
 
 
-def evaluate(problem: Problem, gpu: Floats, power: Floats, *, every: int = 1) -> Choices:
+def evaluate(problem: Problem, gpu: Floats, power: Floats, delay: Floats | None = None, *, every: int = 1) -> Choices:
     """Return what the jobs choose under some prices, and the bound that gives.
 
-    every: look at each such job only, counted as often; then the bound is an estimate and no bound.
+    delay: (users,) prices of the users' delay; default: 0. every: look at each such job only, counted as often; then
+    the bound is an estimate and no bound.
     """
-    places, cost, chosen, used, used_kw = _choose(problem, problem.lines(gpu, power), every)
+    steep = problem.delays.steep
+    delay = np.zeros_like(steep) if delay is None else delay
+    places, cost, chosen, used, used_kw = _choose(problem, problem.priced(delay), problem.lines(gpu, power), every)
     finite = np.isfinite(problem.power_kw)
     limit_kw = np.where(finite, problem.power_kw, 0.0)
-    paid_for = float((gpu * problem.gpus).sum() + (power * limit_kw).sum())
+    # steep / 2 × total² is at least price × total − price² / (2 steep), whatever the total
+    paid_for = float((gpu * problem.gpus).sum() + (power * limit_kw).sum() + (delay * delay / (2 * steep)).sum())
     bound = every * chosen - paid_for - _ROUNDING * (abs(chosen) + abs(paid_for))
     over = every * np.cumsum(used, axis=1)[:, :-1] - problem.gpus
     over_kw = np.where(finite, every * np.cumsum(used_kw, axis=1)[:, :-1] - limit_kw, 0.0)
-    return Choices(Prices(gpu, power, bound, 1.0 / every), places, cost, over, over_kw)
+    prices = Prices(gpu, power, bound, 1.0 / every, delay)
+    return Choices(prices, places, cost, over, over_kw, steep * every * waits(problem, places).total)
+
+
+def waits(problem: Problem, places: Places) -> Delays:
+    """Return the delays of the problem with the jobs where they stand; for the kernels, which keep count there."""
+    delays = problem.delays._replace(total=np.zeros_like(problem.delays.total))
+    if problem.users:
+        wait_jobs(problem.modes, delays, places, everyone(problem))
+    return delays
 
 
 def price(problem: Problem, *, most: int | None = None) -> Prices:
@@ -114,7 +132,9 @@ def climb(
     most: prices tried at most. delta: how far above the bound, as a part of it, the first steps aim; it is halved
     after some steps without a gain (more for small queues), until it is under `least`. every: as in `evaluate`.
     """
-    best = evaluate(problem, *((start.gpu, start.power) if start else (np.zeros_like(problem.gpus),) * 2), every=every)
+    zeros = np.zeros_like(problem.gpus)
+    known = start.delay if start and len(start.delay) == len(problem.users) else None
+    best = evaluate(problem, *((start.gpu, start.power) if start else (zeros, zeros)), known, every=every)
     here = best
     way, way_kw = np.zeros_like(best.over), np.zeros_like(best.over)
     scale = max(abs(best.prices.bound), 1e-12)
@@ -125,11 +145,14 @@ def climb(
         way = np.where((here.prices.gpu <= 0) & (here.over < 0), 0.0, here.over) + _DEFLECT * way
         way_kw = np.where((here.prices.power <= 0) & (here.over_kw < 0), 0.0, here.over_kw) + _DEFLECT * way_kw
         size = float((way * way).sum() + (way_kw * way_kw).sum())
-        if size <= 0:
+        if size <= 0 and not problem.users:
             break
-        step = (best.prices.bound + delta * scale - here.prices.bound) / size
+        step = (best.prices.bound + delta * scale - here.prices.bound) / size if size > 0 else 0.0
         gpu = np.maximum(here.prices.gpu + step * way, 0.0)
-        here = evaluate(problem, gpu, np.maximum(here.prices.power + step * way_kw, 0.0), every=every)
+        power = np.maximum(here.prices.power + step * way_kw, 0.0)
+        # the price of a user's delay is what its next hour costs: it follows the delay chosen, ever more slowly
+        delay = here.prices.delay + min(_FOLLOW * delta, 0.5) * (here.delay - here.prices.delay)
+        here = evaluate(problem, gpu, power, delay, every=every)
         tried += 1
         gained = here.prices.bound > best.prices.bound + 1e-6 * scale * delta
         failed = 0 if gained else failed + 1
@@ -145,7 +168,7 @@ def climb(
     return replace(best.prices, passes=tried / every)
 
 
-def _choose(problem: Problem, lines: Lines, every: int) -> tuple[Places, Floats, float, Floats, Floats]:
+def _choose(problem: Problem, modes: Modes, lines: Lines, every: int) -> tuple[Places, Floats, float, Floats, Floats]:
     """Price the jobs, in a fixed number of parts so that sums do not depend on the number of threads."""
     shape = (problem.gpus.shape[0], problem.gpus.shape[1] + 1)
     places, each = empty_places(problem), np.zeros(len(problem.planned))
@@ -153,7 +176,7 @@ def _choose(problem: Problem, lines: Lines, every: int) -> tuple[Places, Floats,
 
     def one(jobs: NDArray[np.int64]) -> tuple[float, Floats, Floats]:
         used, used_kw = np.zeros(shape), np.zeros(shape)
-        cost = price_jobs(problem.modes, lines, scratch_for(problem), jobs, places, each, used, used_kw)
+        cost = price_jobs(modes, lines, scratch_for(problem), jobs, places, each, used, used_kw)
         return cost, used, used_kw
 
     if COMPILED and len(problem.planned) > _WORTH_THREADS * every:

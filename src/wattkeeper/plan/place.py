@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.plan.bound import Prices, empty_places, evaluate, everyone, price, scratch_for
-from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room, cost_jobs, hold_jobs, move_jobs, ruin_jobs
+from wattkeeper.plan.bound import Prices, empty_places, evaluate, everyone, price, scratch_for, waits
+from wattkeeper.plan.kernel import cost_jobs, hold_jobs, move_jobs, ruin_jobs
+from wattkeeper.plan.modes import NOWHERE, RIGID, Places, Room
 from wattkeeper.plan.problem import CRITICAL, Problem
 
 Int64s = NDArray[np.int64]
@@ -68,7 +69,7 @@ def plan(problem: Problem, *, prices: Prices | None = None, seed: int = 0, keep_
     rng = np.random.default_rng(seed)
     scales = (1.0, 1.0, 1.0) if keep_room else _SCALES
     prices = prices or price(problem)
-    places = evaluate(problem, prices.gpu, prices.power).places
+    places = evaluate(problem, prices.gpu, prices.power, prices.delay).places
     room = room_of(problem, places)
     if not negotiate(problem, prices, places, room, rng):
         _insist(problem, prices, places, room)
@@ -99,7 +100,8 @@ def run_now(problem: Problem) -> Places:
     order = np.lexsort((problem.jobs.release_ms[problem.planned], ~_critical(problem))).astype(np.int64)
     nothing = np.zeros_like(problem.gpus)
     room = room_of(problem, None)
-    move_jobs(hurried, problem.plain, scratch_for(problem), order, places, room, nothing, True, 0.0, False)
+    nobody = problem.delays._replace(user=np.full(len(problem.planned), -1, np.int64))
+    move_jobs(hurried, problem.plain, nobody, scratch_for(problem), order, places, room, nothing, True, 0.0, False)
     for j in np.flatnonzero((modes.resume[places.mode] != RIGID) & (places.mode != NOWHERE)):
         at = modes.mark0[j] + places.start[j] - modes.window0[j]
         places.marks[at : at + modes.length[places.mode[j]]] = 1
@@ -121,8 +123,14 @@ def room_of(problem: Problem, places: Places | None) -> Room:
 
 
 def cost_of(problem: Problem, places: Places) -> float:
-    """Return what the placed jobs cost [g]."""
-    return float(cost_jobs(problem.modes, problem.plain, places, everyone(problem), np.empty(len(places.mode))))
+    """Return what the placed jobs cost, uneven delay included [g]."""
+    each = float(cost_jobs(problem.modes, problem.plain, places, everyone(problem), np.empty(len(places.mode))))
+    return each + uneven_g(problem, places)
+
+
+def uneven_g(problem: Problem, places: Places) -> float:
+    """Return what the plan is charged for users' waiting unevenly: the sum of fairness / 2 × GPUs × (mean delay)² [g]."""
+    return float((problem.delays.steep / 2 * waits(problem, places).total ** 2).sum())
 
 
 def negotiate(
@@ -137,12 +145,13 @@ def negotiate(
     mean = max(abs(prices.bound), 1e-9) / max(float(problem.gpus.sum()), 1.0)
     penalty = np.full_like(problem.gpus, _FIRST_PENALTY * mean) + 0.3 * prices.gpu
     order = everyone(problem) if jobs is None else jobs.copy()
+    delays = waits(problem, places)
     for _ in range(_TURNS):
         over = overfull(room)
         if not over.any():
             return True
         rng.shuffle(order)
-        move_jobs(problem.modes, lines, scratch, order, places, room, penalty, False, 0.0, True)
+        move_jobs(problem.modes, lines, delays, scratch, order, places, room, penalty, False, 0.0, True)
         penalty *= np.where(overfull(room), _DEARER * _DEARER_THERE, _DEARER)
     return not overfull(room).any()
 
@@ -161,10 +170,11 @@ def settle(
     scratch = scratch_for(problem)
     nothing = np.zeros_like(problem.gpus)
     order = everyone(problem) if jobs is None else jobs.copy()
+    delays = waits(problem, places)
     for scale in scales:
         lines = problem.lines(prices.gpu * scale, prices.power * scale)
         rng.shuffle(order)
-        move_jobs(problem.modes, lines, scratch, order, places, room, nothing, True, keep, False)
+        move_jobs(problem.modes, lines, delays, scratch, order, places, room, nothing, True, keep, False)
 
 
 def improve(made: Plan, *, rounds: int = 20, seed: int = 0) -> Plan:
@@ -179,7 +189,7 @@ def improve(made: Plan, *, rounds: int = 20, seed: int = 0) -> Plan:
     places = _copy(made.places)
     room, scratch = room_of(problem, places), scratch_for(problem)
     lines = problem.lines(prices.gpu, prices.power)
-    nothing = np.zeros_like(problem.gpus)
+    nothing, delays = np.zeros_like(problem.gpus), waits(problem, places)
     n = len(places.mode)
     tries = min(n // 2 + 50, 20_000)
     windows = np.diff(problem.modes.mark0)
@@ -193,7 +203,7 @@ def improve(made: Plan, *, rounds: int = 20, seed: int = 0) -> Plan:
         groups = np.where(np.arange(groups.shape[1]) < size[:, None], groups, -1)
         groups = rng.permuted(groups, axis=1)
         ruin_jobs(
-            problem.modes, problem.plain, lines, scratch, groups, rng.random(tries) < _PRICED, places, spare, room,
+            problem.modes, problem.plain, lines, delays, scratch, groups, rng.random(tries) < _PRICED, places, spare, room,
             nothing, slack * (1.0 - (turn + 1) / rounds),
         )  # fmt: skip
         if (cost := cost_of(problem, places)) < least:
@@ -228,7 +238,8 @@ def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> Non
     places.mode[out] = NOWHERE
     lines = problem.lines(prices.gpu, prices.power)
     nothing = np.zeros_like(problem.gpus)
-    move_jobs(modes, lines, scratch_for(problem), out, places, room, nothing, True, 0.0, False)
+    delays = waits(problem, places)
+    move_jobs(modes, lines, delays, scratch_for(problem), out, places, room, nothing, True, 0.0, False)
 
 
 def _critical(problem: Problem) -> NDArray[np.bool_]:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.bound import everyone
-from wattkeeper.plan.kernel import NOWHERE, OFF, RIGID, Places, cost_jobs
+from wattkeeper.plan.kernel import cost_jobs
+from wattkeeper.plan.modes import NOWHERE, OFF, RIGID, Places
 from wattkeeper.plan.problem import Problem, mean_seen
 
 Floats = NDArray[np.float64]
@@ -109,6 +110,6 @@ def _release(problem: Problem) -> NDArray[np.int64]:
 def _soonest(problem: Problem) -> NDArray[np.int64]:
     """Return the slot before which each planned job could have ended at full power with no data moved."""
     jobs, grid = problem.jobs, problem.grid
-    length = np.ceil(np.round(jobs.duration_ms / grid.slot_ms, 9))[problem.planned]
+    length = np.maximum(np.ceil(np.round(jobs.held_ms() / grid.slot_ms, 9)), 1.0)[problem.planned]
     soonest: NDArray[np.int64] = _release(problem)[problem.planned] + length.astype(np.int64)
     return soonest

@@ -1,7 +1,9 @@
 """Small queues, polished: the same problem as a mixed-integer programme that HiGHS solves from our plan on.
 
 One column per (mode, start), one row per job, one row per site and slot that could fill up (GPUs, and power where there
-is a budget). Suspendable jobs stay where the plan has them.
+is a budget). Where users' delay is evened out, a user has two more columns: the delay of all the user's jobs, and what
+that costs, held above tangents of the parabola. That is never more than the true cost, so the programme's bound holds.
+Suspendable jobs stay where the plan has them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.errors import MissingExtraError
-from wattkeeper.plan.kernel import NOWHERE, RIGID, Places, Room
+from wattkeeper.plan.bound import waits
+from wattkeeper.plan.modes import NOWHERE, RIGID, Places, Room
 from wattkeeper.plan.place import Plan, cost_of, room_of
 from wattkeeper.plan.problem import Problem
 
@@ -23,12 +26,16 @@ Floats = NDArray[np.float64]
 MOST_JOBS = 2000
 """Larger queues gain nothing from this in a minute."""
 
+_TANGENTS_H = np.concatenate(([0.0], np.geomspace(0.05, 200.0, 60)))
+"""Mean delays at which the parabola of its cost is touched: 15 % apart, which is off by at most 0.5 % in between."""
+
 
 @dataclass(frozen=True, slots=True)
 class Programme:
-    """The programme, by columns: job, mode and start of each (c,), its cost; rows of the matrix in CSC form.
+    """The programme: job, mode and start of each option (c,); the matrix in CSC form.
 
-    Rows: the jobs of `chosen` first, each = 1; then limits, each at most `limit`.
+    cost: (c + 2 u,) of the options, the users' delay, and its cost. low, high: of each row; the jobs of `chosen` first,
+    then limits on the slots, the users' delay, and tangents.
     """
 
     job: Int64s
@@ -39,11 +46,15 @@ class Programme:
     row: Int64s
     value: Floats
     chosen: Int64s
-    limit: Floats
+    low: Floats
+    high: Floats
 
 
-def programme(problem: Problem, chosen: Int64s, room: Room) -> Programme:
-    """Write the programme of some rigid jobs in the room there is."""
+def programme(problem: Problem, chosen: Int64s, room: Room, already: Floats | None = None) -> Programme:
+    """Write the programme of some rigid jobs in the room there is.
+
+    already: (users,) delay of the jobs that are not chosen [GPU-h]; default: 0.
+    """
     modes, slots = problem.modes, problem.grid.slots
     n_sites = len(problem.sites)
     parts: list[tuple[int, int, Int64s]] = []
@@ -57,20 +68,55 @@ def programme(problem: Problem, chosen: Int64s, room: Room) -> Programme:
     start = np.concatenate([p[2] for p in parts])
     cost = _costs(problem, mode, start)
     length, site = modes.length[mode], modes.site[mode]
-    kinds = 2 if problem.limited else 1
     first_row = len(chosen) + site * slots + start
     offsets = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
     held = np.repeat(first_row, length) + offsets
     column = np.repeat(np.arange(len(job)), length)
-    rows = [np.arange(len(job)), column, column]
-    cols = [job, held, held + n_sites * slots]
-    values = [np.ones(len(job)), np.repeat(modes.gpus[mode], length), np.repeat(modes.kw[mode], length)]
-    at, row, value = (np.concatenate(x[: kinds + 1]) for x in (rows, cols, values))
+    entries = [(np.arange(len(job)), job, np.ones(len(job))), (column, held, np.repeat(modes.gpus[mode], length))]
+    limits = [np.maximum(room.gpus, 0.0).ravel()]
+    if problem.limited:
+        entries.append((column, held + n_sites * slots, np.repeat(modes.kw[mode], length)))
+        limits.append(np.where(np.isfinite(room.kw), room.kw, 1e20).ravel())
+    sure, limit = np.ones(len(chosen)), np.concatenate(limits)
+    low, high = [sure, np.full(len(limit), -np.inf)], [sure, limit]
+    if users := len(problem.users):
+        more, low_of_users, high_of_users = _evened(problem, chosen[job], mode, start, already, len(sure) + len(limit))
+        entries += more
+        low.append(low_of_users)
+        high.append(high_of_users)
+    at, row, value = (np.concatenate(x) for x in zip(*entries, strict=True))
     order = np.lexsort((row, at))
-    begin = np.concatenate(([0], np.cumsum(np.bincount(at, minlength=len(job))))).astype(np.int64)
-    limits = [np.maximum(room.gpus, 0.0).ravel(), np.where(np.isfinite(room.kw), room.kw, 1e20).ravel()]
-    limit = np.concatenate(limits[:kinds])
-    return Programme(job, mode, start, cost, begin, row[order], value[order], chosen, limit)
+    begin = np.concatenate(([0], np.cumsum(np.bincount(at, minlength=len(job) + 2 * users)))).astype(np.int64)
+    cost = np.concatenate((_costs(problem, mode, start), np.zeros(users), np.ones(users)))
+    return Programme(
+        job, mode, start, cost, begin, row[order], value[order], chosen, np.concatenate(low), np.concatenate(high)
+    )
+
+
+def _evened(
+    problem: Problem, job: Int64s, mode: Int64s, start: Int64s, already: Floats | None, row0: int
+) -> tuple[list[tuple[Int64s, Int64s, Floats]], Floats, Floats]:
+    """Return entries (column, row, value) and bounds of the rows that even out the users' delay.
+
+    job: (c,) of each option. row0: the first of these rows. A tangent at delay d is steep × d × (delay − d / 2).
+    """
+    delays, modes, users = problem.delays, problem.modes, len(problem.users)
+    user, each = delays.user[job], np.arange(users)
+    some = np.flatnonzero(user >= 0)
+    late = delays.late[mode] + delays.each[mode] * (start - modes.first[mode])
+    asked = problem.weights.fairness_g / delays.steep
+    touch = asked * _TANGENTS_H[:, None]
+    rows = (row0 + users + np.arange(touch.size).reshape(touch.shape)).ravel()
+    columns = np.tile(each, len(_TANGENTS_H)) + len(job)
+    entries = [
+        (some, row0 + user[some], late[some]),
+        (len(job) + each, row0 + each, -np.ones(users)),
+        (columns, rows, (delays.steep * touch).ravel()),
+        (columns + users, rows, -np.ones(touch.size)),
+    ]
+    known = np.zeros(users) if already is None else already
+    top = (delays.steep * touch * touch / 2).ravel()
+    return entries, np.concatenate((-known, np.full(touch.size, -np.inf))), np.concatenate((-known, top))
 
 
 def _costs(problem: Problem, mode: Int64s, start: Int64s) -> Floats:
@@ -99,17 +145,18 @@ def solver(found: Programme, *, whole: bool, seconds: float, **options: Any) -> 
         import highspy  # noqa: PLC0415 - optional
     except ImportError as error:
         raise MissingExtraError("wattkeeper.plan.polish", "highspy", "polish") from error
-    n_jobs, n_rows, n_cols = len(found.chosen), len(found.chosen) + len(found.limit), len(found.cost)
+    n_options, n_cols, n_rows = len(found.job), len(found.cost), len(found.low)
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = n_cols, n_rows
     lp.col_cost_ = found.cost
-    lp.col_lower_, lp.col_upper_ = np.zeros(n_cols), np.ones(n_cols)
-    lp.row_lower_ = np.concatenate((np.ones(n_jobs), np.full(len(found.limit), -highspy.kHighsInf)))
-    lp.row_upper_ = np.concatenate((np.ones(n_jobs), found.limit))
+    lp.col_lower_ = np.zeros(n_cols)
+    lp.col_upper_ = np.where(np.arange(n_cols) < n_options, 1.0, highspy.kHighsInf)
+    lp.row_lower_, lp.row_upper_ = found.low, found.high
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
     lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = found.begin, found.row, found.value
     if whole:
-        lp.integrality_ = [highspy.HighsVarType.kInteger] * n_cols
+        kinds = highspy.HighsVarType
+        lp.integrality_ = [kinds.kInteger] * n_options + [kinds.kContinuous] * (n_cols - n_options)
     highs = highspy.Highs()
     highs.setOptionValue("output_flag", False)
     highs.setOptionValue("time_limit", float(seconds))
@@ -132,16 +179,17 @@ def polish(made: Plan, *, seconds: float = 60.0) -> Plan:
     if len(problem.planned) > MOST_JOBS or not len(chosen) or (places.mode == NOWHERE).any():
         return made
     others = Places(np.where(rigid, NOWHERE, places.mode), places.start, places.marks)
-    found = programme(problem, chosen, room_of(problem, others))
+    found = programme(problem, chosen, room_of(problem, others), waits(problem, others).total)
     highs = solver(found, whole=True, seconds=seconds)
     ours = (found.mode == places.mode[chosen][found.job]) & (found.start == places.start[chosen][found.job])
     import highspy  # noqa: PLC0415 - optional; `solver` has seen to it
 
     seed = highspy.HighsSolution()
-    seed.col_value = ours.astype(np.float64).tolist()
+    total = waits(problem, places).total
+    seed.col_value = [*ours.astype(np.float64).tolist(), *total, *(problem.delays.steep / 2 * total**2)]
     highs.setSolution(seed)
     highs.run()
-    taken = np.flatnonzero(np.asarray(highs.getSolution().col_value) > 0.5)
+    taken = np.flatnonzero(np.asarray(highs.getSolution().col_value)[: len(found.job)] > 0.5)
     mode, start = places.mode.copy(), places.start.copy()
     if len(taken) == len(chosen) and len(np.unique(found.job[taken])) == len(chosen):
         mode[chosen[found.job[taken]]] = found.mode[taken]

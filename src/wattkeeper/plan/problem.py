@@ -1,4 +1,4 @@
-"""The planning problem: sites, jobs and weights as records, checked and laid out for the kernels.
+"""The planning problem: sites, jobs and weights checked and laid out for the kernels.
 
 Times are milliseconds UTC outside and slots inside: a job may start in the first slot that begins at or after its
 release, and must have ended when the slot that holds its deadline begins. Costs are grams CO2e, or what the weights
@@ -7,192 +7,54 @@ call worth as much.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.clock import iso
-from wattkeeper.core.errors import WattkeeperError
-from wattkeeper.core.units import MS_PER_HOUR
-from wattkeeper.plan.kernel import RIGID, Lines, Modes
+from wattkeeper.plan.faults import check_grid, faults, over_time, why_not
+from wattkeeper.plan.layout import lay_out
+from wattkeeper.plan.modes import RIGID, Delays, Lines, Modes
+from wattkeeper.plan.records import (
+    CRITICAL,
+    DEADLINE,
+    ELASTIC,
+    NEVER_MS,
+    TIERS,
+    Grid,
+    Job,
+    Jobs,
+    Level,
+    PlanInputError,
+    Site,
+    Weights,
+)
+
+__all__ = [
+    "CRITICAL",
+    "DEADLINE",
+    "ELASTIC",
+    "NEVER_MS",
+    "TIERS",
+    "Grid",
+    "Job",
+    "Jobs",
+    "Level",
+    "PlanInputError",
+    "Problem",
+    "Site",
+    "Weights",
+    "mean_seen",
+    "pose",
+]
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-CRITICAL, DEADLINE, ELASTIC = 0, 1, 2
-TIERS = ("critical", "deadline", "elastic")
-"""critical: starts at its release, at home, at full power. deadline: may shift until it. elastic: until the horizon."""
-
-NEVER_MS = 2**61
-"""Deadline of a job that has none."""
-
 _SHUN = 10.0
-
-
-class PlanInputError(WattkeeperError):
-    """Sites, signals or weights that no plan can be made from."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """The time that is planned: `slots` equal slots from start_ms [ms UTC] on."""
-
-    start_ms: int
-    slot_ms: int
-    slots: int
-
-    @property
-    def slot_h(self) -> float:
-        """Length of a slot [h]."""
-        return self.slot_ms / MS_PER_HOUR
-
-    @property
-    def end_ms(self) -> int:
-        """End of the last slot."""
-        return self.start_ms + self.slots * self.slot_ms
-
-    def at_ms(self, slot: int) -> int:
-        """Return when a slot begins."""
-        return self.start_ms + slot * self.slot_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A site: (slots,) each, or one number for all slots.
-
-    gpus: that jobs may hold. intensity_g_per_kwh, price_per_kwh, water_l_per_kwh: of facility energy; NaN where no
-    forecast reaches. pue: facility energy over IT energy. power_kw: facility power that planned jobs may draw.
-    """
-
-    id: str
-    gpus: float | Floats
-    intensity_g_per_kwh: float | Floats
-    price_per_kwh: float | Floats = 0.0
-    water_l_per_kwh: float | Floats = 0.0
-    pue: float | Floats = 1.0
-    power_kw: float | Floats = np.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What a unit of money, of water and an hour of delay of one GPU are worth [g CO2e]; carbon counts as it is."""
-
-    carbon: float = 1.0
-    money_g: float = 0.0
-    water_g_per_l: float = 0.0
-    delay_g_per_gpu_h: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """A cap level from a measured curve: duration over that at full power, and power over full power."""
-
-    slowdown: float
-    power: float
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One job to be planned.
-
-    power_w: IT power of one of its GPUs, with its share of the node, at full speed. profile: (length [ms], IT power of
-    the whole job [W]) of its phases at full speed, in place of duration_ms and power_w. sites: allowed ones with what
-    moving its data there takes (facility energy over PUE [kWh], charged at the site's mean rate; time [ms]); none
-    means every site, at no cost. levels: caps it may run
-    at beside full power. suspendable: may be taken off and resumed, at resume_ms and resume_kwh [IT energy] each time.
-    """
-
-    id: str
-    gpus: int
-    duration_ms: int
-    power_w: float
-    release_ms: int
-    deadline_ms: int | None = None
-    tier: str = "deadline"
-    sites: Mapping[str, tuple[float, int]] = field(default_factory=dict)
-    levels: Sequence[Level] = ()
-    suspendable: bool = False
-    resume_ms: int = 0
-    resume_kwh: float = 0.0
-    profile: Sequence[tuple[int, float]] = ()
-    delay_weight: float = 1.0
-
-
-@dataclass(slots=True)
-class Jobs:
-    """The same jobs as columns: (n,) each; transfer_kwh and transfer_ms: (n, sites), NaN where a site is not allowed.
-
-    slowdown, power: (n, levels), the first at full power; NaN where a job has fewer. resume_ms: −1 where a job cannot
-    be suspended. kw: IT power of the whole job. profiles: of the jobs that have one, by place in the columns.
-    """
-
-    ids: Sequence[str]
-    tier: Int64s
-    release_ms: Int64s
-    deadline_ms: Int64s
-    gpus: Floats
-    duration_ms: Floats
-    kw: Floats
-    transfer_kwh: Floats
-    transfer_ms: Floats
-    delay_weight: Floats
-    resume_ms: Floats
-    resume_kwh: Floats
-    slowdown: Floats
-    power: Floats
-    profiles: dict[int, Sequence[tuple[int, float]]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, jobs: Sequence[Job], sites: Sequence[Site]) -> Jobs:
-        """Lay records out as columns. An unknown tier or site becomes NaN, which the check of the job then names."""
-        n, wide = len(jobs), 1 + max((len(j.levels) for j in jobs), default=0)
-        place = {s.id: i for i, s in enumerate(sites)}
-        transfer_kwh = np.full((n, len(sites)), np.nan)
-        transfer_ms = np.zeros((n, len(sites)))
-        slowdown, power = np.full((n, wide), np.nan), np.full((n, wide), np.nan)
-        slowdown[:, 0] = power[:, 0] = 1.0
-        for i, job in enumerate(jobs):
-            allowed = job.sites or dict.fromkeys(place, (0.0, 0))
-            for site, (kwh, ms) in allowed.items():
-                if site in place:
-                    transfer_kwh[i, place[site]], transfer_ms[i, place[site]] = kwh, ms
-            for k, level in enumerate(job.levels, 1):
-                slowdown[i, k], power[i, k] = level.slowdown, level.power
-        reals = {
-            "duration_ms": [sum(p[0] for p in j.profile) if j.profile else j.duration_ms for j in jobs],
-            "kw": [max(p[1] for p in j.profile) / 1e3 if j.profile else j.gpus * j.power_w / 1e3 for j in jobs],
-            "resume_ms": [j.resume_ms if j.suspendable else -1 for j in jobs],
-        }
-        return cls(
-            ids=[j.id for j in jobs],
-            tier=np.array([TIERS.index(j.tier) if j.tier in TIERS else -1 for j in jobs], np.int64),
-            release_ms=np.array([j.release_ms for j in jobs], np.int64),
-            deadline_ms=np.array([NEVER_MS if j.deadline_ms is None else j.deadline_ms for j in jobs], np.int64),
-            gpus=np.array([j.gpus for j in jobs], np.float64),
-            transfer_kwh=transfer_kwh,
-            transfer_ms=transfer_ms,
-            delay_weight=np.array([j.delay_weight for j in jobs], np.float64),
-            resume_kwh=np.array([j.resume_kwh for j in jobs], np.float64),
-            slowdown=slowdown,
-            power=power,
-            profiles={i: j.profile for i, j in enumerate(jobs) if j.profile},
-            **{name: np.array(values, np.float64) for name, values in reals.items()},
-        )
-
-    def take(self, some: Int64s) -> Jobs:
-        """Return some of the jobs, by place."""
-        at = some.tolist()
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in {"ids", "profiles"}}
-        profiles = {i: self.profiles[old] for i, old in enumerate(at) if old in self.profiles} if self.profiles else {}
-        ids = [self.ids[i] for i in at]
-        return Jobs(ids=ids, profiles=profiles, **{name: column[some] for name, column in columns.items()})
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -201,7 +63,8 @@ class Problem:
 
     jobs holds all jobs; `planned`: (p,) the places of those that can be planned, in the order of `modes`.
     rate: (sites, slots) cost of 1 kWh of IT energy. gpus, power_kw: (sites, slots) limits; power is IT power here.
-    levels: (m,) the cap level of each mode. blind: (sites, slots) where no forecast reaches; nothing is put there.
+    levels: (m,) the cap level of each mode. users: those whose delay is evened out; delays: how, with no job placed.
+    blind: (sites, slots) where no forecast reaches; nothing is put there.
     """
 
     grid: Grid
@@ -216,6 +79,8 @@ class Problem:
     power_kw: Floats
     blind: NDArray[np.bool_]
     skipped: dict[str, str]
+    users: tuple[str, ...]
+    delays: Delays
 
     @property
     def limited(self) -> bool:
@@ -235,6 +100,17 @@ class Problem:
         """The cost lines without prices."""
         zeros = np.zeros_like(self.gpus)
         return self.lines(zeros, zeros)
+
+    def priced(self, delay_price: Floats) -> Modes:
+        """Return the modes with prices of delay added: (users,) [g per GPU-h]."""
+        if not len(self.users):
+            return self.modes
+        job = np.repeat(np.arange(len(self.planned)), np.diff(self.modes.mode0))
+        user = self.delays.user[job]
+        each = np.where(user < 0, 0.0, delay_price[user])
+        return self.modes._replace(
+            fixed=self.modes.fixed + each * self.delays.late, delay=self.modes.delay + each * self.delays.each
+        )
 
     def lines(self, gpu_price: Floats, power_price: Floats) -> Lines:
         """Return cost lines with prices of GPUs and of power added: (sites, slots) each."""
@@ -259,9 +135,9 @@ def pose(grid: Grid, sites: Sequence[Site], jobs: Jobs | Sequence[Job], weights:
     weights are at fault, because then no plan would mean anything.
     """
     weights = weights or Weights()
-    _check_grid(grid, sites, weights)
+    check_grid(grid, sites, weights)
     columns = jobs if isinstance(jobs, Jobs) else Jobs.of(jobs, sites)
-    table = {name: _over_time(sites, name, grid) for name in _SITE_COLUMNS}
+    table = {name: over_time(sites, name, grid) for name in _SITE_COLUMNS}
     blind = np.isnan(table["intensity_g_per_kwh"])
     for name, weight in (("price_per_kwh", weights.money_g), ("water_l_per_kwh", weights.water_g_per_l)):
         if weight:
@@ -281,12 +157,38 @@ def pose(grid: Grid, sites: Sequence[Site], jobs: Jobs | Sequence[Job], weights:
     rate[blind] = _SHUN * max(float(np.abs(rate[~blind]).max()), 1.0)
     gpus = np.where(blind, 0.0, np.floor(table["gpus"]))
     power_kw = table["power_kw"] / np.where(blind, 1.0, table["pue"])
-    skipped = _faults(columns, sites)
-    modes, levels, planned = _modes(grid, columns, weights, mean_seen(rate, blind), gpus, power_kw, skipped)
+    skipped = faults(columns, sites)
+    modes, levels, planned, late = lay_out(grid, columns, weights, mean_seen(rate, blind), gpus, power_kw, skipped)
     hopeless = sorted(set(range(len(columns))) - set(planned.tolist()) - set(skipped))
-    skipped |= {i: _why_not(columns, i, grid, sites, gpus, power_kw, blind) for i in hopeless}
+    skipped |= {i: why_not(columns, i, grid, sites, gpus, power_kw, blind) for i in hopeless}
     told = {columns.ids[i]: skipped[i] for i in sorted(skipped)}
-    return Problem(grid, tuple(sites), weights, columns, planned, modes, levels, rate, gpus, power_kw, blind, told)
+    users, delays = _delays(columns, planned, modes, late, weights, grid)
+    return Problem(
+        grid, tuple(sites), weights, columns, planned, modes, levels, rate, gpus, power_kw, blind, told, users, delays
+    )  # fmt: skip
+
+
+def _delays(
+    jobs: Jobs, planned: Int64s, modes: Modes, late: Int64s, weights: Weights, grid: Grid
+) -> tuple[tuple[str, ...], Delays]:
+    """Return the users whose delay is evened out, and how. late: (m,) slots that a start at `first` is late.
+
+    What a job has waited before the plan begins counts too, so that plans made one after the other are fair together.
+    """
+    weighed = jobs.gpus * jobs.delay_weight
+    each = np.repeat(weighed[planned] * grid.slot_h, np.diff(modes.mode0))
+    before = np.repeat((weighed * jobs.waited_h(grid))[planned], np.diff(modes.mode0))
+    who = jobs.user[planned]
+    named = (who != "") & (weighed[planned] > 0)
+    if not weights.fairness_g or not named.any():
+        return (), Delays(np.full(len(planned), -1, np.int64), each * late + before, each, np.empty(0), np.empty(0))
+    users, at = np.unique(who[named], return_inverse=True)
+    user = np.full(len(planned), -1, np.int64)
+    user[named] = at
+    asked = np.bincount(at, weighed[planned][named], minlength=len(users))
+    return tuple(users.tolist()), Delays(
+        user, each * late + before, each, weights.fairness_g / asked, np.zeros(len(users))
+    )
 
 
 def mean_seen(rate: Floats, blind: NDArray[np.bool_]) -> Floats:
@@ -297,220 +199,3 @@ def mean_seen(rate: Floats, blind: NDArray[np.bool_]) -> Floats:
 
 
 _SITE_COLUMNS = ("gpus", "intensity_g_per_kwh", "price_per_kwh", "water_l_per_kwh", "pue", "power_kw")
-
-
-def _check_grid(grid: Grid, sites: Sequence[Site], weights: Weights) -> None:
-    if grid.slots < 1 or grid.slot_ms < 1:
-        raise PlanInputError(f"A plan needs at least one slot of at least 1 ms, not {grid.slots} of {grid.slot_ms} ms.")
-    if not sites:
-        raise PlanInputError("A plan needs at least one site.")
-    ids = [s.id for s in sites]
-    if twice := [i for i in ids if ids.count(i) > 1]:
-        raise PlanInputError(f"Site '{twice[0]}' occurs twice.")
-    for name in ("carbon", "money_g", "water_g_per_l", "delay_g_per_gpu_h"):
-        value = getattr(weights, name)
-        if not np.isfinite(value) or value < 0:
-            raise PlanInputError(f"Weight {name} is {value}; it must be a number of at least 0.")
-
-
-def _over_time(sites: Sequence[Site], name: str, grid: Grid) -> Floats:
-    """Return one of the sites' columns on the grid, (sites, slots). Raises PlanInputError for a value that cannot be."""
-    rows = np.empty((len(sites), grid.slots))
-    for i, site in enumerate(sites):
-        value = np.asarray(getattr(site, name), np.float64)
-        if value.ndim and value.shape != (grid.slots,):
-            raise PlanInputError(f"Site '{site.id}': {name} has {value.size} values for {grid.slots} slots.")
-        rows[i] = value
-        low = 1.0 if name == "pue" else 0.0
-        wrong = np.isinf(rows[i]) if name != "power_kw" else np.isnan(rows[i])
-        wrong |= np.isnan(rows[i]) if name == "gpus" else False
-        if name != "price_per_kwh":
-            wrong |= rows[i] < low
-        if wrong.any():
-            at = int(np.flatnonzero(wrong)[0])
-            least = "" if name == "price_per_kwh" else f" of at least {low:g}"
-            raise PlanInputError(
-                f"Site '{site.id}': {name} is {rows[i, at]:g} at {iso(grid.at_ms(at))}; it must be a number{least}."
-            )
-    return rows
-
-
-def _faults(jobs: Jobs, sites: Sequence[Site]) -> dict[int, str]:
-    """Return what is wrong with jobs in themselves, by place."""
-    profiled = np.zeros(len(jobs), np.bool_)
-    odd_profile = np.zeros(len(jobs), np.bool_)
-    for i, phases in jobs.profiles.items():
-        profiled[i] = True
-        odd_profile[i] = any(not (ms > 0 and np.isfinite(w) and w >= 0) for ms, w in phases)
-    seen: dict[str, int] = {}
-    twice = np.array([seen.setdefault(one, i) != i for i, one in enumerate(jobs.ids)], np.bool_)
-    given = ~np.isnan(jobs.slowdown)
-    odd_level = (given & ~((jobs.slowdown >= 1) & (jobs.slowdown < np.inf) & (jobs.power > 0) & (jobs.power <= 1))).any(
-        1
-    )
-    with np.errstate(invalid="ignore"):
-        odd_transfer = ((jobs.transfer_kwh < 0) | np.isinf(jobs.transfer_kwh)).any(1)
-        odd_transfer |= ~((jobs.transfer_ms >= 0) & (jobs.transfer_ms < np.inf)).all(1)
-        checks: tuple[tuple[Any, Callable[[int], str]], ...] = (
-            (twice, lambda i: "another job has the same id"),
-            (jobs.tier < 0, lambda i: f"its tier is none of {', '.join(TIERS)}"),
-            (odd_profile, lambda i: "a phase of its profile has no length or no finite power"),
-            (~(np.isfinite(jobs.kw) & (jobs.kw >= 0)), lambda i: f"its power is {jobs.kw[i]:g} kW; give a finite one"),
-            (
-                ~(np.isfinite(jobs.gpus) & (jobs.gpus >= 1) & (jobs.gpus == np.floor(jobs.gpus))),
-                lambda i: f"it asks for {jobs.gpus[i]:g} GPUs; give a whole number of at least 1",
-            ),
-            (
-                ~(np.isfinite(jobs.duration_ms) & (jobs.duration_ms > 0)),
-                lambda i: f"its duration is {jobs.duration_ms[i] / MS_PER_HOUR:g} h; give one above 0",
-            ),
-            (
-                jobs.deadline_ms <= jobs.release_ms,
-                lambda i: (
-                    f"its deadline {iso(int(jobs.deadline_ms[i]))} is not after its release "
-                    f"{iso(int(jobs.release_ms[i]))}"
-                ),
-            ),
-            (odd_level, lambda i: "a cap level has a slowdown under 1 or a power outside 0 to 1"),
-            (odd_transfer, lambda i: "a data transfer has no finite energy or time"),
-            (
-                ~(np.isfinite(jobs.delay_weight) & (jobs.delay_weight >= 0)),
-                lambda i: f"its delay weight is {jobs.delay_weight[i]:g}; give a number of at least 0",
-            ),
-            (
-                ~(np.isfinite(jobs.resume_kwh) & (jobs.resume_kwh >= 0) & np.isfinite(jobs.resume_ms)),
-                lambda i: "resuming it has no finite energy or time",
-            ),
-            (profiled & (jobs.resume_ms >= 0), lambda i: "it is suspendable and has a profile; leave out one of them"),
-            (
-                np.isnan(jobs.transfer_kwh).all(1),
-                lambda i: f"none of its sites is known; known are {', '.join(s.id for s in sites)}",
-            ),
-        )
-    found: dict[int, str] = {}
-    for wrong, words in checks:
-        for i in np.flatnonzero(wrong).tolist():
-            found.setdefault(i, words(i))
-    return found
-
-
-def _modes(
-    grid: Grid,
-    jobs: Jobs,
-    weights: Weights,
-    mean_rate: Floats,
-    gpus: Floats,
-    power_kw: Floats,
-    skipped: Mapping[int, str],
-) -> tuple[Modes, Int64s, Int64s]:
-    """Return the modes of all jobs that have one, the cap level of each, and those jobs' places."""
-    n, n_sites = jobs.transfer_kwh.shape
-    sound = np.ones(n, np.bool_)
-    sound[list(skipped)] = False
-    release = _slots_up(np.maximum(jobs.release_ms - grid.start_ms, 0), grid.slot_ms)
-    due = np.clip((jobs.deadline_ms - grid.start_ms) // grid.slot_ms, 0, grid.slots)
-    with np.errstate(invalid="ignore"):
-        length = np.where(
-            sound[:, None] & ~np.isnan(jobs.slowdown),
-            np.ceil(np.round(jobs.duration_ms[:, None] * jobs.slowdown / grid.slot_ms, 9)),
-            np.inf,
-        )
-        moving = np.where(np.isnan(jobs.transfer_kwh), np.inf, np.ceil(jobs.transfer_ms / grid.slot_ms))
-    kw = jobs.kw[:, None] * jobs.power
-    first = release[:, None, None] + moving[:, :, None]  # (n, sites, levels)
-    possible = sound[:, None, None] & (first + length[:, None, :] <= due[:, None, None])
-    possible &= (jobs.gpus[:, None] <= gpus.max(1))[:, :, None]
-    with np.errstate(invalid="ignore"):
-        possible &= kw[:, None, :] <= power_kw.max(1)[None, :, None]
-    critical = jobs.tier == CRITICAL
-    home = np.argmin(np.where(np.isnan(jobs.transfer_kwh), np.inf, jobs.transfer_kwh), axis=1)
-    possible &= ~critical[:, None, None] | (np.arange(n_sites) == home[:, None])[:, :, None]
-    possible[:, :, 1:] &= ~critical[:, None, None]
-    job, site, level = np.nonzero(possible)
-    begin = first[job, site, 0].astype(np.int64)
-    slots = length[job, level].astype(np.int64)
-    end = np.where(critical[job], begin + slots, due[job])
-    suspendable = (jobs.resume_ms >= 0) & ~critical
-    resume = np.where(suspendable, _slots_up(np.maximum(jobs.resume_ms, 0), grid.slot_ms), RIGID).astype(np.int64)
-    per_slot = jobs.gpus * jobs.delay_weight * weights.delay_g_per_gpu_h * grid.slot_h
-    soonest = release[job] + length[job].min(1)
-    moved_g = jobs.transfer_kwh[job, site] * mean_rate[site]
-    planned, counts = np.unique(job, return_counts=True)
-    has_marks = suspendable[planned]
-    window = np.where(has_marks, np.maximum(due - release, 0)[planned], 0)
-    peak = kw[job, level]
-    # energy over whole slots: the last one is held in full and drawn in part
-    drawn = peak * (jobs.duration_ms[job] * jobs.slowdown[job, level]) / (slots * grid.slot_ms)
-    phase0, phase_end, phase_kw = _phases(grid, jobs, job, level, slots, drawn)
-    modes = Modes(
-        mode0=np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
-        site=site.astype(np.int64),
-        first=begin,
-        end=end.astype(np.int64),
-        length=slots,
-        gpus=jobs.gpus[job],
-        kw=peak,
-        fixed=moved_g + per_slot[job] * (begin + slots - soonest),
-        delay=per_slot[job],
-        resume=resume[job],
-        resume_kwh=np.where(suspendable, jobs.resume_kwh, 0.0)[job] / grid.slot_h,
-        phase0=phase0,
-        phase_end=phase_end,
-        phase_kw=phase_kw,
-        mark0=np.concatenate(([0], np.cumsum(window))).astype(np.int64),
-        window0=release[planned],
-    )
-    return modes, level.astype(np.int64), planned.astype(np.int64)
-
-
-def _phases(
-    grid: Grid, jobs: Jobs, job: Int64s, level: Int64s, slots: Int64s, drawn: Floats
-) -> tuple[Int64s, Int64s, Floats]:
-    """Return the phases of each mode: one at mean power, or one per slot of a profile where the power changes."""
-    if not jobs.profiles or not len(job):
-        return np.arange(len(job) + 1, dtype=np.int64), slots, drawn
-    ends, powers, counts = [], [], []
-    for m, i in enumerate(job.tolist()):
-        if i not in jobs.profiles:
-            one_end, one_kw = slots[m : m + 1], drawn[m : m + 1]
-        else:
-            slow, power = jobs.slowdown[i, level[m]], jobs.power[i, level[m]]
-            edges_ms = np.concatenate(([0.0], np.cumsum([ms for ms, _ in jobs.profiles[i]]))) * slow
-            energy = np.concatenate(([0.0], np.cumsum([ms * w for ms, w in jobs.profiles[i]]))) * slow * power
-            at = np.interp(np.arange(slots[m] + 1) * grid.slot_ms, edges_ms, energy)
-            each = np.diff(at) / grid.slot_ms / 1e3
-            change = np.append(np.flatnonzero(each[1:] != each[:-1]) + 1, slots[m])
-            one_end, one_kw = change.astype(np.int64), each[change - 1]
-        ends.append(one_end)
-        powers.append(one_kw)
-        counts.append(len(one_end))
-    return np.concatenate(([0], np.cumsum(counts))).astype(np.int64), np.concatenate(ends), np.concatenate(powers)
-
-
-def _slots_up(ms: NDArray[np.float64] | Int64s, slot_ms: int) -> Int64s:
-    slots: Int64s = np.ceil(np.asarray(ms, np.float64) / slot_ms).astype(np.int64)
-    return slots
-
-
-def _why_not(
-    jobs: Jobs, i: int, grid: Grid, sites: Sequence[Site], gpus: Floats, power_kw: Floats, blind: NDArray[np.bool_]
-) -> str:
-    """Return why a sound job has no place at all, even on an empty cluster."""
-    allowed = np.flatnonzero(~np.isnan(jobs.transfer_kwh[i]))
-    names = ", ".join(sites[int(s)].id for s in allowed)
-    if blind[allowed].all():
-        return f"no forecast for {names} between {iso(grid.start_ms)} and {iso(grid.end_ms)}"
-    most = gpus[allowed].max()
-    if jobs.gpus[i] > most:
-        return f"it asks for {jobs.gpus[i]:g} GPUs and the largest of its sites ({names}) has {most:g}"
-    if jobs.kw[i] * np.nanmin(jobs.power[i]) > power_kw[allowed].max():
-        return f"it draws {jobs.kw[i]:g} kW, above the power budget of each of its sites ({names})"
-    soonest = _slots_up(np.array([max(int(jobs.release_ms[i]) - grid.start_ms, 0)]), grid.slot_ms)[0]
-    moving = np.where(np.isnan(jobs.transfer_kwh[i]), np.inf, np.ceil(jobs.transfer_ms[i] / grid.slot_ms)).min()
-    needed = int(np.ceil(np.round(jobs.duration_ms[i] / grid.slot_ms, 9)) + moving)
-    due = min(max(int((jobs.deadline_ms[i] - grid.start_ms) // grid.slot_ms), 0), grid.slots)
-    until = "its deadline" if jobs.deadline_ms[i] < grid.end_ms else "the end of the horizon"
-    return (
-        f"it needs {needed} slots of {grid.slot_ms / 60_000:g} min, and between its release and {until} "
-        f"lie {max(due - int(soonest), 0)}"
-    )

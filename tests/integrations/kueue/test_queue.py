@@ -43,6 +43,7 @@ def test_gangs_durations_and_wishes():
                 "tier": "elastic",
                 "resume_min": "5",
                 "duration_h": "2.0",
+                "limit_h": "2.0",
                 "job_id": "ml/train",
             },
             "",

@@ -29,7 +29,8 @@ def test_gpus_time_limit_and_wishes():
     """90 min are 1.5 h; epoch seconds become times; old and new forms of a number mean the same."""
     expected = {
         "gpus": "4", "user": "ada", "release": "2026-09-13T12:26:40Z", "deadline": "2026-09-14T16:13:20Z",
-        "tier": "elastic", "levels": "1.06@0.8;1.2@0.7", "duration_h": "1.5", "job_id": "7",
+        "tier": "elastic", "levels": "1.06@0.8;1.2@0.7", "duration_h": "1.5", "limit_h": "1.5", "job_id": "7",
+        "name": "",
     }  # fmt: skip
     wishes = "x wattkeeper: tier=elastic, levels = 1.06@0.8;1.2@0.7"
     new_form = job(eligible_time=new(1_789_302_400), deadline=new(1_789_402_400), comment=wishes)

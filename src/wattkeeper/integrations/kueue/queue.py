@@ -7,8 +7,11 @@ the pod template into the Workload. Format: API kueue.x-k8s.io/v1beta1 and v1bet
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+from wattkeeper.core.clock import to_ms
 
 PREFIX = "wattkeeper.io/"
 """Begins annotations that speak to the planner; the rest is the column, with - for _."""
@@ -18,8 +21,8 @@ BEGUN = frozenset({"QuotaReserved", "Admitted", "Finished"})
 
 
 def waiting(told: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
-    """Yield each Workload that waits and asks for GPUs: its cells by column of a queue file and `user`, and why it
-    cannot be planned, "" where it can.
+    """Yield each Workload that waits and asks for GPUs: its cells by column of a queue file, and why it cannot be
+    planned, "" where it can. A further cell is no column: `limit_h` where the time limit stands for the duration.
 
     told: a List, or one Workload. One that was deactivated (`spec.active: false`) does not wait.
     Raises ValueError for what is no Workload.
@@ -46,10 +49,35 @@ def waiting(told: Mapping[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
         why = ""
         if "duration_h" not in cells:
             if seconds:
-                cells["duration_h"] = str(seconds / 3600)
+                cells["duration_h"] = cells["limit_h"] = str(seconds / 3600)
             else:
                 why = f"nothing says how long it runs: set maximumExecutionTimeSeconds, or annotate {PREFIX}duration-h"
         yield {**cells, "job_id": name}, why
+
+
+def running(told: Mapping[str, Any]) -> Iterator[tuple[str, float, list[str], int | None]]:
+    """Yield each Workload that has its quota and holds GPUs: name, how many, the site that it names, and when its time
+    limit ends [ms]."""
+    for one in told.get("items", [told]):
+        spec, conditions = one.get("spec", {}), one.get("status", {}).get("conditions", [])
+        since = {c["type"]: c.get("lastTransitionTime") for c in conditions if c["status"] == "True"}
+        sets = spec.get("podSets", [])
+        if "Finished" in since or not {"QuotaReserved", "Admitted"} & since.keys():
+            continue
+        try:
+            gpus = sum((int(s.get("count", 1)) * _gpus(s) for s in sets), Decimal(0))
+        except (InvalidOperation, ValueError):
+            continue
+        if gpus:
+            noted = _noted(one["metadata"], *(s.get("template", {}).get("metadata", {}) for s in sets))
+            begun, limit_s = (
+                since.get("Admitted") or since.get("QuotaReserved"),
+                spec.get("maximumExecutionTimeSeconds"),
+            )
+            end_ms = to_ms(datetime.fromisoformat(begun)) + 1000 * int(limit_s) if begun and limit_s else None
+            where = [part.partition(":")[0].strip() for part in noted.get("sites", "").split(";") if part.strip()]
+            name = f"{one['metadata'].get('namespace', 'default')}/{one['metadata']['name']}"
+            yield name, float(gpus), where if len(where) == 1 else [], end_ms
 
 
 def _gpus(pod_set: Mapping[str, Any]) -> Decimal:

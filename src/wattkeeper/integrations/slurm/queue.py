@@ -10,6 +10,7 @@ from typing import Any
 
 from ClusterShell.RangeSet import RangeSet, RangeSetException
 
+from wattkeeper.config import expand_hosts
 from wattkeeper.core.clock import iso
 from wattkeeper.integrations.slurm.gres import number
 from wattkeeper.integrations.slurm.sacct import gpus_of, parse_tres
@@ -22,8 +23,10 @@ WAITS = "Dependency"
 
 
 def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
-    """Yield each pending job that asks for GPUs: its cells by column of a queue file and `user`, and why it cannot be
-    planned, "" where it can.
+    """Yield each pending job that asks for GPUs: its cells by column of a queue file, and why it cannot be planned, ""
+    where it can.
+
+    Two more cells are no columns: `name`, and `limit_h` where the time limit stands for the duration.
 
     told: the output of squeue --json, of 22.05 and later. Each task of a pending array is a job of its own.
     """
@@ -38,7 +41,7 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
         limit_min = number(job.get("time_limit"))
         if cells.get("duration_h") is None:
             if limit_min:
-                cells["duration_h"] = str(limit_min / 60)
+                cells["duration_h"] = cells["limit_h"] = str(limit_min / 60)
             else:
                 why = "it has no time limit: set one, or say duration_h in its comment"
         if job.get("state_reason") == WAITS:
@@ -51,8 +54,21 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
             yield {"gpus": str(gpus), **cells, "job_id": job_id}, why
 
 
+def running(told: dict[str, Any]) -> Iterator[tuple[str, float, list[str], int | None]]:
+    """Yield each running job that holds GPUs: id, how many, the nodes it is on, and when its time limit ends [ms]."""
+    for job in told["jobs"]:
+        states = job.get("job_state") or ""
+        if not {"RUNNING", "COMPLETING"} & set([states] if isinstance(states, str) else states):
+            continue
+        gpus = gpus_of(parse_tres(job.get("tres_alloc_str") or job.get("tres_req_str") or ""))
+        if gpus:
+            end_s = number(job.get("end_time")) if number(job.get("time_limit")) else None
+            nodes = expand_hosts(job["nodes"]) if job.get("nodes") else []
+            yield str(job["job_id"]), float(gpus), nodes, end_s * 1000 if end_s else None
+
+
 def _cells(job: dict[str, Any]) -> dict[str, str]:
-    cells = {"user": job.get("user_name") or ""}
+    cells = {"user": job.get("user_name") or "", "name": job.get("name") or ""}
     for column, field in (("release", "eligible_time"), ("deadline", "deadline")):
         if seconds := number(job.get(field)):
             cells[column] = iso(seconds * 1000)

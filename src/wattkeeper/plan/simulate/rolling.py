@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.plan.again import along, plan_ahead
 from wattkeeper.plan.bound import Prices
-from wattkeeper.plan.kernel import NOWHERE
+from wattkeeper.plan.modes import NOWHERE
 from wattkeeper.plan.place import Plan, improve, plan
 from wattkeeper.plan.placement import Placement, placements
 from wattkeeper.plan.problem import Grid, Jobs, Problem, pose

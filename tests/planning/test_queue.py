@@ -14,8 +14,8 @@ from wattkeeper.core.roles import Intake, SignalInfo
 from wattkeeper.core.schema import JOBS, SIGNALS
 from wattkeeper.core.signal import Signal
 from wattkeeper.lake.book import Book
-from wattkeeper.plan.problem import Grid, Level
-from wattkeeper.planning import Usual, mean_over, read_queue, with_forecast
+from wattkeeper.plan.problem import Grid, Level, Weights
+from wattkeeper.planning import Usual, mean_over, outlook, read_queue, with_forecast
 
 HOUR = 3_600_000
 
@@ -82,6 +82,26 @@ def test_hours_a_signal_lacks_come_from_its_newest_forecast(tmp_path):
     assert np.isnan(values[3])
     assert used == infos[1]
     assert (known.tolist(), none) == ([100.0], None)
+
+
+def test_an_old_forecast_is_told(tmp_path):
+    """It begins at 0 and is used from hour 30 on: 30 h old. From hour 20 on it is fresh enough."""
+    kept = Book.create(tmp_path / "book", '[[site]]\nid = "a"\nintensity = "intensity:A"\n')
+    infos = [SignalInfo(i, "intensity", "g/kWh", "test") for i in ("intensity:A", "intensity:A:forecast")]
+    rows = [("intensity:A", 0, HOUR, 100.0)]
+    rows += [("intensity:A:forecast", h * HOUR, (h + 1) * HOUR, 150.0) for h in range(96)]
+    kept.take(Intake("test", signals=pl.DataFrame(rows, SIGNALS.schema, orient="row"), signal_infos=infos), 0)
+    (tmp_path / "q.csv").write_text("job_id,gpus,duration_h,power_w\nx,1,1,500\n")
+
+    def notes(hour: int) -> tuple[str, ...]:
+        grid = Grid(hour * HOUR, HOUR, 6)
+        return outlook(kept, tmp_path / "q.csv", grid=grid, weights=Weights(), gpus={"a": 1}, power_kw={}).notes
+
+    assert notes(20) == ()
+    assert notes(30) == (
+        "forecast 'intensity:A:forecast' begins at 1970-01-01T00:00:00Z, 30 h before the plan: make a newer one with "
+        "wattkeeper grid forecast",
+    )
 
 
 def test_what_a_users_jobs_drew_stands_for_what_nobody_says(tmp_path):

@@ -1,0 +1,218 @@
+"""What the sites of a book offer: their signals on the slots of a plan, their GPUs, and limits over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wattkeeper.core.clock import iso
+from wattkeeper.core.errors import ConfigError, ImportFileError
+from wattkeeper.core.roles import SignalInfo
+from wattkeeper.core.signal import FORECAST, Signal
+from wattkeeper.core.units import MS_PER_HOUR
+from wattkeeper.integrations.csvfile.link import open_sheet
+from wattkeeper.integrations.csvfile.numbers import read_reals
+from wattkeeper.integrations.csvfile.times import read_times
+from wattkeeper.lake.book import Book
+from wattkeeper.plan.problem import Grid, Site, Weights
+from wattkeeper.valuing import signal_of
+
+Floats = NDArray[np.float64]
+
+LIMIT_COLUMNS = ("site", "start", "end", "gpus", "power_kw")
+"""Columns of a limits file: the first three must be there, and one of the others."""
+
+_SIGNALS = {
+    "intensity": "intensity_g_per_kwh", "price": "price_per_kwh", "water": "water_l_per_kwh", "pue": "pue",
+}  # fmt: skip
+_FRESH_H = 24
+_DEFAULTS = {"intensity": np.nan, "price": np.nan, "water": np.nan, "pue": 1.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What a site may give over [start_ms, end_ms): GPUs that jobs may hold, facility power [kW]; inf for no limit."""
+
+    site: str
+    start_ms: int
+    end_ms: int
+    gpus: float = np.inf
+    power_kw: float = np.inf
+
+
+def sites_of(
+    book: Book, grid: Grid, gpus: Mapping[str, float], power_kw: Mapping[str, float]
+) -> tuple[list[Site], dict[str, dict[str, SignalInfo]]]:
+    """Return the book's sites with their signals on the grid, and where those come from.
+
+    gpus, power_kw: by site, what jobs may hold and draw; default: all GPUs of the site, and no budget.
+    """
+    tree, config = book.tree(), book.site_file
+    known_site([s.id for s in config.site], *gpus, *power_kw)
+    sites, signals = [], {}
+    for one in config.site:
+        counted = sum(a.kind == "gpu" for a in tree.walk(one.id))
+        if one.id not in gpus and not counted:
+            raise ConfigError(f"Site '{one.id}' has no GPUs in the book. Say how many with --gpus {one.id}=N.")
+        found = {kind: signal_of(book, one, kind) for kind in _SIGNALS}
+        signals[one.id] = {kind: s.info for kind, s in found.items() if s is not None}
+        over_time: dict[str, Any] = {}
+        for kind, column in _SIGNALS.items():
+            signal = found[kind]
+            over_time[column] = _DEFAULTS[kind]
+            if signal is not None:
+                over_time[column], ahead = with_forecast(book, signal, grid)
+                signals[one.id] |= {f"{kind} forecast": ahead} if ahead else {}
+        sites.append(Site(one.id, gpus.get(one.id, counted), **over_time, power_kw=power_kw.get(one.id, np.inf)))
+    return sites, signals
+
+
+def known_site(names: Sequence[str], *given: str) -> None:
+    """Raise ConfigError for a site that is none of those there are."""
+    for one in given:
+        if one not in names:
+            raise ConfigError(f"The site file has no site '{one}'. It has {', '.join(names)}.")
+
+
+def need(signals: Mapping[str, Mapping[str, SignalInfo]], weights: Weights) -> None:
+    """Raise ConfigError where a site names no signal for what has a weight."""
+    for kind, weight in (("intensity", weights.carbon), ("price", weights.money_g), ("water", weights.water_g_per_l)):
+        if lacking := [site for site, found in signals.items() if weight and kind not in found]:
+            raise ConfigError(f"Site '{lacking[0]}' names no {kind}, and it has a weight. Set {kind} in the site file.")
+
+
+def with_forecast(book: Book, signal: Signal, grid: Grid) -> tuple[Floats, SignalInfo | None]:
+    """Return a signal's means over the slots, and the newest forecast's where it has none itself; and which that is."""
+    means = mean_over(signal, grid)
+    info = book.state.signal_infos().get(f"{signal.info.id}{FORECAST}") if np.isnan(means).any() else None
+    if info is None:
+        return means, None
+    ahead = mean_over(Signal.from_table(book.signal_rows(info.id), info), grid)
+    used = np.isnan(means) & ~np.isnan(ahead)
+    return np.where(used, ahead, means), info if used.any() else None
+
+
+def mean_over(signal: Signal, grid: Grid) -> Floats:
+    """Return the mean of a signal over each slot, (slots,); NaN where a part of the slot has no value."""
+    slots = grid.start_ms + grid.slot_ms * np.arange(grid.slots + 1, dtype=np.int64)
+    return signal.means(slots)
+
+
+def blind_spots(book: Book, sites: Sequence[Site], grid: Grid) -> list[str]:
+    """Return a sentence for each signal of a site that lacks some or all of the time planned: which time it has, and how
+    many slots neither it nor a forecast covers."""
+    told: dict[str, str] = {}
+    for config, site in zip(book.site_file.site, sites, strict=True):
+        for kind, column in _SIGNALS.items():
+            signal = signal_of(book, config, kind)
+            dark = int(np.isnan(np.broadcast_to(getattr(site, column), grid.slots)).sum())
+            if signal is None or not dark or not len(signal.values):
+                continue
+            span = f"from {iso(int(signal.breaks_ms[0]))} to {iso(int(signal.breaks_ms[-1]))}"
+            if dark == grid.slots:
+                told[signal.info.id] = f"signal '{signal.info.id}' has values {span} only"
+            else:
+                told[signal.info.id] = (
+                    f"signal '{signal.info.id}' ({span}) and its forecast lack {dark} of {grid.slots} slots, "
+                    f"which are planned around"
+                )
+    return list(told.values())
+
+
+def stale(book: Book, signals: Mapping[str, Mapping[str, SignalInfo]], grid: Grid) -> list[str]:
+    """Return a sentence for each forecast in use that was made more than a day before the plan begins."""
+    told = []
+    for info in {
+        i.id: i for found in signals.values() for kind, i in found.items() if kind.endswith(" forecast")
+    }.values():
+        begun_ms = int(book.signal_rows(info.id)["start_ms"].min())  # type: ignore[arg-type]  # a forecast has rows
+        if grid.start_ms - begun_ms > _FRESH_H * MS_PER_HOUR:
+            told.append(
+                f"forecast '{info.id}' begins at {iso(begun_ms)}, {(grid.start_ms - begun_ms) / MS_PER_HOUR:.0f} h before "
+                "the plan: make a newer one with wattkeeper grid forecast"
+            )
+    return told
+
+
+def read_limits(path: Path) -> list[Limit]:
+    """Return the limits of a file. Raises ImportFileError with the row of what cannot be read."""
+    sheet = open_sheet(path)
+    if missing := [name for name in LIMIT_COLUMNS[:3] if name not in sheet.columns]:
+        raise ImportFileError(
+            f"{path} has no column '{missing[0]}'. Limits need {', '.join(LIMIT_COLUMNS[:3])}, and gpus or power_kw."
+        )
+    wanted = {name: sheet.columns.index(name) for name in LIMIT_COLUMNS if name in sheet.columns}
+    if not {"gpus", "power_kw"} & wanted.keys():
+        raise ImportFileError(f"{path} limits nothing: it has neither a column gpus nor power_kw.")
+    found = []
+    for batch in sheet.batches(wanted):
+        if batch.rejects:
+            raise ImportFileError(f"{path} row {batch.rejects[0].row}: {batch.rejects[0].reason}.")
+        cells = {"site": batch.cells["site"].to_list()}
+        for name in wanted.keys() - {"site"}:
+            timed = name in LIMIT_COLUMNS[1:3]
+            read = (
+                read_times(batch.cells[name], what=name, layout="", timezone="UTC")
+                if timed
+                else read_reals(batch.cells[name], what=name)
+            )
+            cells[name] = read["time_ms" if timed else "value"].to_list()
+            for row, raw, why in zip(batch.cells["row"], batch.cells[name], read["why"], strict=True):
+                if why and (raw is not None or timed):
+                    raise ImportFileError(f"{path} row {row}: {why}.")
+        for i, row in enumerate(batch.cells["row"]):
+            one = Limit(
+                cells["site"][i] or "", cells["start"][i], cells["end"][i],
+                *(np.inf if (v := cells.get(k, {i: None})[i]) is None else v for k in ("gpus", "power_kw")),
+            )  # fmt: skip
+            if one.end_ms <= one.start_ms or min(one.gpus, one.power_kw) < 0:
+                raise ImportFileError(f"{path} row {row}: its end is not after its start, or a limit is below 0.")
+            found.append(one)
+    return found
+
+
+def limited(sites: Sequence[Site], limits: Sequence[Limit], grid: Grid) -> list[Site]:
+    """Return the sites under limits: in each slot the least that holds in any part of it.
+
+    Raises ConfigError for a limit on a site that there is not.
+    """
+    known_site([s.id for s in sites], *(x.site for x in limits))
+    found = []
+    for site in sites:
+        gpus, power_kw = (
+            np.broadcast_to(np.asarray(v, np.float64), grid.slots).copy() for v in (site.gpus, site.power_kw)
+        )
+        for one in (x for x in limits if x.site == site.id):
+            some = slice(*(slots_of(one.start_ms, one.end_ms, grid)))
+            gpus[some] = np.minimum(gpus[some], one.gpus)
+            power_kw[some] = np.minimum(power_kw[some], one.power_kw)
+        found.append(replace(site, gpus=gpus, power_kw=power_kw))
+    return found
+
+
+def less(sites: Sequence[Site], held: Mapping[str, Floats]) -> list[Site]:
+    """Return the sites without the GPUs that are held, by site (slots,); none below 0."""
+    return [replace(s, gpus=np.maximum(s.gpus - held[s.id], 0.0)) if s.id in held else s for s in sites]
+
+
+def slots_of(start_ms: int, end_ms: int, grid: Grid) -> tuple[int, int]:
+    """Return the slots that a time touches: the first, and the one after the last."""
+    first, last = (start_ms - grid.start_ms) // grid.slot_ms, -((grid.start_ms - end_ms) // grid.slot_ms)
+    return min(max(first, 0), grid.slots), min(max(last, 0), grid.slots)
+
+
+def parse_by_site(words: Sequence[str], option: str) -> dict[str, float]:
+    """Read SITE=NUMBER options. Raises ConfigError for anything else."""
+    found = {}
+    for word in words:
+        site, _, number = word.partition("=")
+        try:
+            found[site] = float(number)
+        except ValueError:
+            raise ConfigError(f"{option} {word} cannot be read. Write {option} SITE=NUMBER.") from None
+    return found
