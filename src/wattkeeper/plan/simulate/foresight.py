@@ -54,6 +54,50 @@ class Foresight:
         return found
 
 
+class Mended:
+    """A foresight whose forecast is weighed by what it was worth before: for the planner, which may learn.
+
+    Each hour ahead is told as a mean of the forecast's hours around it, with the weights that would have been best over
+    the last eight weeks (least squares). Noise that is independent from slot to slot so cancels in part, a constant bias
+    in full; a forecast that was exact stays as it is. Nothing of what is still to come is looked at.
+    """
+
+    def __init__(self, foresight: Foresight, slots_a_day: int) -> None:
+        self._told, self._day = foresight, slots_a_day
+        self._learns = foresight.seen is not None and foresight.seen is not foresight.true
+        self._ahead, self._learnt = foresight.seen, -1
+
+    def at(self, slot: int) -> Floats:
+        """Return what is known in a slot, (sites, slots), as Foresight.at; the weights are learned anew each day."""
+        found = self._told.at(slot)
+        if self._learns and self._ahead is not None:
+            today = slot // self._day
+            if today > self._learnt and today >= _LEARN_DAYS[0]:
+                self._ahead, self._learnt = self._mend(slot), today
+            found[:, slot + 1 :] = self._ahead[:, slot + 1 :]
+        return found
+
+    def _mend(self, slot: int) -> Floats:
+        seen = self._told.seen
+        assert seen is not None  # only where there is something to mend
+        rows = np.empty_like(seen)
+        past = slice(max(slot - _LEARN_DAYS[1] * self._day, 0), slot)
+        for i, (told, came) in enumerate(zip(seen, self._told.true, strict=True)):
+            around = np.lib.stride_tricks.sliding_window_view(np.pad(told, _AROUND, mode="edge"), 2 * _AROUND + 1)
+            centre, off = told[past].mean(), float((came[past] - told[past]).mean())
+            x = around[past] - centre
+            y = came[past] - told[past] - off
+            weights = np.linalg.solve(x.T @ x + 1e-6 * np.trace(x.T @ x) * np.eye(x.shape[1]), x.T @ y)
+            rows[i] = told + off + (around - centre) @ weights
+        return rows
+
+
+_AROUND = 3
+"""Slots on either side of one that its forecast is weighed with."""
+_LEARN_DAYS = (3, 56)
+"""Days of forecasts that must have come true before anything is learned from them, and that are looked back on."""
+
+
 def perfect(true: Floats) -> Foresight:
     """Return foresight without error. true, here and below: (sites, slots), or (slots,) of one site."""
     true = np.atleast_2d(true)

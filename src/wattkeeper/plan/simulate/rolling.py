@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.again import along, plan_ahead
-from wattkeeper.plan.bound import Prices
+from wattkeeper.plan.bound import Prices, climb
 from wattkeeper.plan.kernel import NOWHERE
 from wattkeeper.plan.place import Plan, improve, plan
 from wattkeeper.plan.placement import Placement, placements
 from wattkeeper.plan.problem import Grid, Jobs, Problem, pose
-from wattkeeper.plan.simulate.foresight import Foresight
+from wattkeeper.plan.simulate.foresight import Foresight, Mended
 from wattkeeper.plan.simulate.history import History, Wish, wish_from, wish_of
 
 Int64s = NDArray[np.int64]
@@ -24,7 +24,10 @@ Floats = NDArray[np.float64]
 IMPROVED = 2000
 """Queues up to this size are improved after planning."""
 
-_WEEK_H, _BLOCK_H = 168, 6
+_PASSES = 60
+"""Passes over the queue that carry the prices of the last plan on; many where only a few would change them."""
+
+_WEEK_H, _DAY_H, _BLOCK_H = 168, 24, 6
 _GRACE_H = 24
 """A job that cannot keep its deadline any more may end so much later than it could, and is not put off until then."""
 
@@ -59,19 +62,20 @@ def as_wish(history: History, made: Plan) -> Wish:
 def planner(history: History, foresight: Foresight, progress: Callable[[int, int], None] = quiet) -> Wish:
     """Let the planner run the history, slot by slot.
 
-    It knows what has been released and the forecast as it looks then. Where the last two weeks were alike it expects the
-    arrivals of the last one again (`foretold`). A job that starts keeps its stretches, and so does one whose data begin
-    to move. One whose deadline cannot be kept any more runs soon after. progress: called with slots done and in all.
+    It knows what has been released and the forecast as it looks then, mended by its past. Where the last two weeks were
+    alike it expects the arrivals of the last one again (`foretold`). A job that starts keeps its stretches, and so does
+    one whose data begin to move. One whose deadline cannot be kept any more runs soon after. progress: called with slots done and in all.
     """
     grid, n = history.grid, len(history.jobs)
     free = history.column("gpus").copy()
+    mended = Mended(foresight, max(round(_DAY_H / grid.slot_h), 1))
     number = {site.id: i for i, site in enumerate(history.sites)}
     begun, site = np.zeros(n, np.bool_), history.home.copy()
     stretches: list[tuple[int, int, int]] = []
     arrive = np.bincount(history.release, minlength=grid.slots)
     # what waits or is expected ends within a window of the week ahead; a week more for what is late
     ahead = int((history.due - history.release).max(initial=0)) + 2 * round(_WEEK_H / grid.slot_h)
-    due = history.due.copy()
+    due, grace = history.due.copy(), round(_GRACE_H / grid.slot_h)
     since, starting = 0, dict[int, list[tuple[int, Placement]]]()
     prices: tuple[Grid, Prices] | None = None
     for slot in range(grid.slots):
@@ -80,12 +84,18 @@ def planner(history: History, foresight: Foresight, progress: Callable[[int, int
         if not len(known):
             continue
         if arrive[slot] or foresight.moves(slot) or not starting:
-            rest = history.part(slice(slot, min(grid.slots, slot + ahead)))
-            queue, awaited = _queues(history, foresight, rest, slot, known, free, due)
+            usual = _usual(history, slot)
+            lasts = history.length[known] + history.moving[known].max(1)
+            reach = ahead if len(usual) else int(max((due[known] - slot).max(), lasts.max())) + grace
+            rest = history.part(slice(slot, min(grid.slots, slot + reach)))
+            queue, awaited = _queues(history, mended.at(slot), rest, slot, known, usual, free, due)
             if not len(queue.planned):
                 continue
             start = prices and _moved(prices, rest)
-            found = plan_ahead(queue, awaited, start=start) if awaited else plan(queue)
+            if awaited:
+                found = plan_ahead(queue, awaited, start=start)
+            else:
+                found = plan(queue, prices=start and climb(queue, start, most=_PASSES, delta=0.03, least=3e-4))
             since, prices, starting = slot, (rest, found.prices), {}
             for j, one in zip(known[queue.planned].tolist(), placements(queue, found.places), strict=True):
                 if one:
@@ -105,19 +115,19 @@ def _moved(prices: tuple[Grid, Prices], rest: Grid) -> Prices:
 
 def _queues(
     history: History,
-    foresight: Foresight,
+    intensity: Floats,
     rest: Grid,
     slot: int,
     known: Int64s,
+    usual: Jobs,
     free: Floats,
     due: Int64s,
 ) -> tuple[Problem, Problem | None]:
-    """Return the problem of the jobs that wait, and that with those that usually arrive; None where nothing is
-    expected.
+    """Return the problem of the jobs that wait, and that with those that usually arrive; None where there are none.
 
     due: (n,) slots, put off here for jobs that cannot keep theirs any more, to a new one that stays.
     """
-    sites = history.seen(np.maximum(foresight.at(slot), 0.0), slice(slot, slot + rest.slots), free)
+    sites = history.seen(np.maximum(intensity, 0.0), slice(slot, slot + rest.slots), free)
     jobs = history.jobs.take(known)
     jobs = replace(jobs, deadline_ms=np.minimum(history.grid.start_ms + due[known] * rest.slot_ms, rest.end_ms))
     queue = pose(rest, sites, jobs, history.weights)
@@ -126,7 +136,6 @@ def _queues(
         due[late] = slot + history.length[late] + history.moving[late].max(1) + round(_GRACE_H / rest.slot_h)
         jobs = replace(jobs, deadline_ms=np.minimum(history.grid.start_ms + due[known] * rest.slot_ms, rest.end_ms))
         queue = pose(rest, sites, jobs, history.weights)
-    usual = _usual(history, slot)
     if not len(usual):
         return queue, None
     columns = {f.name: getattr(usual, f.name) for f in fields(Jobs) if f.name not in {"ids", "profiles"}}
