@@ -56,7 +56,10 @@ def test_other_series_are_read_as_the_papers_own_are(paper, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t.replace("Time,g", "Time,g,h").replace(",7\n", ",7,7\n"), "has 2 columns that may be the intensity"),
+        (
+            lambda t: t.replace("Time,g", "Time,g,h").replace(",7\n", ",7,7\n"),
+            "has 2 columns that may be the intensity",
+        ),
         (lambda t: t.replace("2023-01-05 03:00:00,99\n", ""), "no value for 2 half-hours, the first 2023-01-05T03:00Z"),
         (lambda t: t.replace(",99\n", ",-99\n"), "row 101: an intensity of -99"),
         (lambda t: t.replace("2023-01-05 03:00:00", "noon"), "row 101: 'noon' is no time"),

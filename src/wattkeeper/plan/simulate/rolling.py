@@ -64,7 +64,8 @@ def planner(history: History, foresight: Foresight, progress: Callable[[int, int
 
     It knows what has been released and the forecast as it looks then, mended by its past. Where the last two weeks were
     alike it expects the arrivals of the last one again (`foretold`). A job that starts keeps its stretches, and so does
-    one whose data begin to move. One whose deadline cannot be kept any more runs soon after. progress: called with slots done and in all.
+    one whose data begin to move. One whose deadline cannot be kept any more runs soon after. progress: called with slots
+    done and in all.
     """
     grid, n = history.grid, len(history.jobs)
     free = history.column("gpus").copy()
