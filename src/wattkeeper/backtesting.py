@@ -21,6 +21,7 @@ from wattkeeper.core.signal import Signal
 from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.lake.book import Book
 from wattkeeper.loop import quiet
+from wattkeeper.plan.place import Plan
 from wattkeeper.plan.problem import NEVER_MS, Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies, rolling
 from wattkeeper.plan.simulate.foresight import Foresight, erring, forecast, perfect, recorded, rolled
@@ -175,24 +176,31 @@ def backtest(
 
 
 def compare(
-    past: History, seen: Foresight, names: Sequence[str], setting: Setting, progress: Progress = quiet
+    past: History,
+    seen: Foresight,
+    names: Sequence[str],
+    setting: Setting,
+    progress: Progress = quiet,
+    best: tuple[Plan, NDArray[np.bool_]] | None = None,
 ) -> tuple[tuple[Row, ...], float]:
-    """Run each policy; return what came of each beside running now and the clairvoyant plan, and the bound [g]."""
+    """Run each policy; return what came of each beside running now and the clairvoyant plan, and the bound [g].
+
+    best: what `rolling.clairvoyant` found for this history, where that was done before.
+    """
     priced = not bool(np.isnan(past.column("price_per_kwh")).any())
     steps = [*dict.fromkeys((NOW, *names)), *([CLAIRVOYANT + AT_HOME] if len(past.sites) > 1 else []), CLAIRVOYANT]
-    found, best = [], None
+    found, free, bound_g = [], np.zeros(len(past.jobs), np.bool_), 0.0
     for i, name in enumerate(steps):
         progress(name, i, len(steps))
         where = past.at_home() if name.endswith(AT_HOME) else past
         if name.startswith(CLAIRVOYANT):
-            best = rolling.clairvoyant(where)
-            wish = rolling.as_wish(where, best[0])
+            made, free = best if best and name == CLAIRVOYANT else rolling.clairvoyant(where)
+            bound_g, wish = made.bound_g, rolling.as_wish(where, made)
         else:
             wish = _policy(name, setting, partial(progress, name))(where, seen)
         found.append(run(where, name, wish, priced=priced))
-    assert best is not None  # the clairvoyant plan is the last step
-    made, free = best
-    return tuple(_row(one, found[0], found[-1], made.bound_g, free) for one in found), made.bound_g
+    # the last step was the clairvoyant plan, so free and bound_g are of it
+    return tuple(_row(one, found[0], found[-1], bound_g, free) for one in found), bound_g
 
 
 def _policy(
