@@ -36,6 +36,8 @@ ATTRIBUTE = """
 import sys
 for name in ("cffi", "coverage", "scipy"):  # numba loads them where it finds them; other extras and tests bring them
     sys.modules[name] = None
+from wattkeeper.__main__ import swift
+swift()  # as the command line does
 from pathlib import Path
 from wattkeeper import loop
 from wattkeeper.lake.book import Book

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wattkeeper.core import counter
+from wattkeeper.core.jit import njit
 from wattkeeper.core.units import PPM
 from wattkeeper.ledger import kernel
 from wattkeeper.ledger.day import Lines, Window
@@ -48,13 +50,14 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
     hour_ms = window.frame.hour_ms
     keys, amounts = lines.keys.T, lines.amounts.T
     known_ms, busy_ms = amounts[kernel.KNOWN_MS], amounts[kernel.BUSY] // PPM
+    who = _Jobs.of(keys[4], jobs)
     postings = {
         "hour_ms": hour_ms[keys[2]],
         "start_ms": keys[5],
         "unit": _coded(keys[0], units),
         "asset": _coded(keys[1], assets),
         "account": _coded(keys[3], _ACCOUNTS),
-        "job_id": _jobs(keys[4], jobs),
+        "job_id": who.named(keys[4]),
         **{c: amounts[at] for c, at in _AMOUNTS.items()},
         "busy_ms": pa.array(busy_ms, mask=known_ms == 0),
         "known_ms": known_ms,
@@ -79,8 +82,7 @@ def to_tables(lines: Lines, window: Window, jobs: pl.Series, valued: Sequence[bo
         "kind": _coded(events[1], _EVENTS),
         **dict(zip(_EVENT_COLUMNS, events[2:], strict=True)),
     }
-    held = {c: amounts[at] for c, at in _AMOUNTS.items()}
-    days = _job_days(keys[3], keys[4], jobs, {**held, "busy_ms": busy_ms, "known_ms": known_ms}, worth)
+    days = _job_days(keys[3], keys[4], who, amounts, busy_ms, worth)
     tables = {"postings": postings, "meter_hours": meter_hours, "findings": findings}
     return {**{name: pa.table(columns) for name, columns in tables.items()}, "job_days": days}
 
@@ -134,42 +136,65 @@ def _codes(names: pl.Series, code: Mapping[str, int]) -> Int64s:
     return codes
 
 
+@dataclass(frozen=True)
+class _Jobs:
+    """The jobs that occur in some lines. place: (j + 1,) of each job by code among them, the last for no job; their ids."""
+
+    place: Int64s
+    names: pa.Array
+
+    @classmethod
+    def of(cls, codes: Int64s, jobs: pl.Series) -> _Jobs:
+        """Return those of some codes, −1 for no job; jobs: ids by code."""
+        occurs = np.zeros(len(jobs) + 1, bool)
+        occurs[codes] = True
+        names = jobs.filter(pl.Series(occurs[:-1])).to_arrow()
+        return cls(np.cumsum(occurs) - 1, names)
+
+    def named(self, codes: Int64s) -> pa.Array:
+        """Return job ids by code, none for −1, without spelling them out."""
+        return self.at(self.place[codes], codes < 0)
+
+    def at(self, place: Int64s, nobody: NDArray[np.bool_]) -> pa.Array:
+        """Return job ids by place."""
+        return pa.DictionaryArray.from_arrays(pa.array(place.astype(np.int32), mask=nobody), self.names)
+
+
 def _job_days(
-    account: Int64s, job: Int64s, jobs: pl.Series, amounts: dict[str, Int64s], worth: dict[str, Floats | None]
+    account: Int64s, job: Int64s, jobs: _Jobs, amounts: Int64s, busy_ms: Int64s, worth: dict[str, Floats | None]
 ) -> pa.Table:
-    """Return sums by account and job. account, job: (p,) codes, −1 for no job; jobs: ids by code."""
-    occurs = np.zeros(len(jobs) + 1, bool)  # the last one stands for −1
-    occurs[job] = True
-    place = np.cumsum(occurs) - 1
-    key = place[job] * len(ACCOUNTS) + account
+    """Return sums by account and job. account, job: (p,) codes, −1 for no job. amounts: (N_AMOUNTS, p) of the kernel."""
+    key = jobs.place[job] * len(ACCOUNTS) + account
     used = np.flatnonzero(np.bincount(key))
-    # sums of whole numbers stay exact in a float: they lie far below 2^53 (2.5 GWh in mJ; 285 000 device-years in ms)
-    none = np.zeros(len(used), np.int64)
-    sums = {c: np.bincount(key, v)[used].astype(np.int64) if v.any() else none for c, v in amounts.items()}
-    values = {c: None if v is None else np.bincount(key, v)[used] for c, v in worth.items()}
-    job_of_place = np.flatnonzero(occurs)
-    who = job_of_place[used // len(ACCOUNTS)]
+    row = np.zeros(int(key.max(initial=0)) + 1, np.int64)
+    row[used] = np.arange(len(used))
+    into = row[key]
+    sums = _summed(amounts, into, len(used))
+    busy = _summed(busy_ms[None, :], into, len(used))[0]
+    place = used // len(ACCOUNTS)
     columns = {
         "account": _coded(used % len(ACCOUNTS), _ACCOUNTS),
-        "job_id": _jobs(np.where(who == len(jobs), -1, who), jobs),
-        **{c: sums[c] for c in _AMOUNTS},
-        "busy_ms": pa.array(sums["busy_ms"], mask=sums["known_ms"] == 0),
-        "known_ms": sums["known_ms"],
+        "job_id": jobs.at(place, place == len(jobs.names)),
+        **{c: sums[at] for c, at in _AMOUNTS.items()},
+        "busy_ms": pa.array(busy, mask=sums[kernel.KNOWN_MS] == 0),
+        "known_ms": sums[kernel.KNOWN_MS],
     }
-    for name, value in values.items():
-        columns[name] = pa.nulls(len(used), pa.float64()) if value is None else value
+    for name, value in worth.items():
+        whole = None if value is None else np.bincount(into, value, len(used))
+        columns[name] = pa.nulls(len(used), pa.float64()) if whole is None else whole
     return pa.table(columns)
+
+
+@njit
+def _summed(columns: Int64s, into: Int64s, rows: int) -> Int64s:
+    """Return sums of some columns (c, p) by row: (c, rows). into: (p,) the row of each value."""
+    sums = np.zeros((len(columns), rows), np.int64)
+    for c in range(len(columns)):
+        for i in range(len(into)):
+            sums[c, into[i]] += columns[c, i]
+    return sums
 
 
 def _coded(codes: Int64s, names: pa.Array) -> pa.Array:
     """Return names by code, without spelling them out."""
     return pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), names)
-
-
-def _jobs(codes: Int64s, jobs: pl.Series) -> pa.Array:
-    """Return job ids by code, none for −1, with a dictionary of only those that occur."""
-    occurs = np.zeros(len(jobs) + 1, bool)  # the last one stands for −1
-    occurs[codes] = True
-    place = (np.cumsum(occurs) - 1).astype(np.int32)
-    names = jobs.filter(pl.Series(occurs[:-1])).to_arrow()
-    return pa.DictionaryArray.from_arrays(pa.array(place[codes], mask=codes < 0), names)
