@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattkeeper.core.errors import SignalGapError
+from wattkeeper.plan.place import plan
 from wattkeeper.plan.problem import Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies
-from wattkeeper.plan.simulate.foresight import ForesightError, erring, forecast, perfect, rolled
+from wattkeeper.plan.simulate.foresight import ForesightError, Mended, erring, forecast, perfect, recorded, rolled
 from wattkeeper.plan.simulate.history import History, history, run
 from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, foretold, planner
 
@@ -326,3 +327,57 @@ def test_our_forecast_is_made_each_day_from_the_past_alone():
     assert abs(ours.at(0)[0, 1:24] - true[1:24]).mean() < 40  # the daily wave alone swings by 100
     with pytest.raises(ForesightError, match="needs the signal of 4 weeks before"):
         forecast(true, before[:100])
+
+
+def test_a_long_history_has_the_bound_of_a_short_one():
+    """Ten weeks, priced by the fortnight: the plan is within 1 % of its bound, and of what all at once comes to."""
+    hours = 24 * 70
+    rng = np.random.default_rng(2)
+    intensity = 300 + 150 * np.cos(2 * np.pi * np.arange(hours) / 24) + rng.normal(0, 20, hours)
+    jobs = [job(f"j{i}", 1, 2, h, h + 20) for i, h in enumerate(np.sort(rng.uniform(0, hours - 22, 1200)))]
+    case = made(intensity.tolist(), 4, *jobs)
+    best, free = clairvoyant(case)
+    at_once = plan(case.problem(case.column("intensity_g_per_kwh")))
+
+    assert not free.any()
+    assert 0 <= best.gap < 0.01
+    assert best.cost_g <= at_once.cost_g * 1.005
+    assert best.bound_g <= at_once.cost_g
+
+
+def test_the_planner_mends_a_noisy_forecast_by_its_past():
+    """A daily wave under noise: after three days the mended forecast errs by less than half; a perfect one stays."""
+    hours = 24 * 30
+    true = 300 + 100 * np.cos(2 * np.pi * np.arange(hours) / 24)
+    noisy = erring(true, 0.2, 0)
+    mended = Mended(noisy, 24)
+    early, late = mended.at(24)[0, 25:], mended.at(24 * 14)[0, 24 * 14 + 1 :]
+
+    assert (early == noisy.seen[0, 25:]).all()
+    assert np.abs(late - true[24 * 14 + 1 :]).mean() < 0.5 * np.abs(noisy.seen[0] - true)[24 * 14 + 1 :].mean()
+    assert (Mended(perfect(true), 24).at(24 * 14) == true).all()
+
+
+def test_what_is_mended_is_learned_from_the_past_alone():
+    """What comes later, and what is said of it, changes nothing of the weights: only hours around a changed one differ."""
+    rng = np.random.default_rng(0)
+    true = 300 + 100 * rng.normal(size=24 * 20)
+    seen = true + rng.normal(0, 30, len(true))
+    other = true.copy()
+    other[24 * 10 :] += 100.0
+    first, second = (Mended(recorded(one, seen), 24).at(24 * 10 - 1) for one in (true, other))
+
+    assert (first == second).all()
+
+
+def test_a_late_job_is_not_put_off_again_and_again():
+    """One GPU is taken for two days; the job that missed its deadline meanwhile runs within its day of grace, though
+    every later day is cleaner."""
+    hours = 24 * 12
+    falling = (600 - 2.0 * np.arange(hours)).tolist()
+    case = made(falling, 1, job("long", 1, 48, 0, 48), job("late", 1, 2, 1, 20, suspendable=True))
+    found = run(case, "planner", planner(case, perfect(np.array(falling))))
+
+    assert found.missed.tolist() == [False, True]
+    assert found.unplaced == 0
+    assert found.delay_h[1] <= 24 * 3
