@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tomllib
 from collections import defaultdict
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,8 @@ def test_the_container_installs_extras_that_exist_and_runs_a_command_that_does()
     extras = re.search(r"/src\[([a-z,]+)\]", text)[1].split(",")
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
+    sources = {point.name for point in entry_points(group="wattkeeper.devices")}
     assert set(extras) <= set(known)
+    assert set(extras) == sources - {"amdsmi"}
     assert all((ROOT / name).exists() for name in ("pyproject.toml", "README.md", "LICENSE", "src"))
     assert accepts([w.strip(' "') for w in re.search(r"^CMD \[(.*)\]", text, re.MULTILINE)[1].split(",")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from wattkeeper.agent.watts import Holding, Now, to_json
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.live import Sample
@@ -91,6 +93,25 @@ def test_jobs_draw_what_they_hold():
     assert [(r.asset, round(r.power_w, 9)) for r in now.jobs(list(rows.values()))] == [
         ("j1", 550.0), ("j2", 225.0), ("j3", 75.0),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_a_node_s_holder_has_its_cpus_and_not_its_gpus(measured):
+    """200 W of the CPU, 700 W of the GPU; the node's own meter, where there is one, says 1 000 W."""
+    assets = [
+        Asset("a", "site"),
+        Asset("n1", "node", "a"),
+        Asset("n1/cpu0", "cpu", "n1"),
+        Asset("n1/gpu0", "gpu", "n1"),
+    ]
+    watts = {"n1/cpu0": 200, "n1/gpu0": 700, **({"n1": 1000} if measured else {})}
+    meters = [Meter(name, name, "power", "x") for name in watts]
+    samples = [Sample(name, NOW_MS, w * 1000) for name, w in watts.items()]
+    rows, now = now_of(*samples, assets=assets, meters=meters)
+    now.holdings = [Holding("node", "n1", 1.0), Holding("gpu", "n1/gpu0", 1.0)]
+    drawn = {row.asset: row.power_w for row in now.jobs(list(rows.values()))}
+
+    assert drawn == {"gpu": 700.0, "node": 300.0 if measured else 200.0}
 
 
 def test_a_site_emits_its_power_times_its_intensity():

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
+import tomllib
 from contextlib import suppress
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.agent.test_process import tree_of
+from tests.daemons import Daemon
 from wattkeeper import config
 from wattkeeper.agent.build import build
-from wattkeeper.agent.look import Seen, snippet
+from wattkeeper.agent.look import Seen, as_toml, asked, snippet
 from wattkeeper.core.assets import Asset, Meter
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import ConfigError, MissingExtraError
@@ -86,11 +96,83 @@ def test_discover_without_a_site_file_tries_what_a_machine_may_have():
 def test_what_discover_prints_reads_what_it_found():
     """A table for each integration that has a meter, none for those without."""
     found = Discovery([Asset("n01", "node", "")], [Meter("m", "n01", "power", "x")])
-    text = snippet([Seen("nvml", "nvml n01", found), Seen("rapl", "rapl n01"), Seen("ipmi", "ipmi n01", found)], "n01")
+    text = snippet(
+        [Seen("nvml", "nvml n01", found), Seen("rapl", "rapl n01"), Seen("ipmi", "ipmi n01", found)], "n01", keep={}
+    )
     agent = config._parse(text, "printed", config.AgentFile).agent
 
     assert agent.tables == {"nvml": [{"node": "n01"}], "ipmi": [{"asset": "n01"}]}
     assert [one.device.name for one in build(agent)] == ["nvml n01", "ipmi n01"]
+
+
+def test_agent_with_a_site_file_and_no_command_runs(site, tmp_path):
+    """Until SIGTERM, which ends it well; a --config before another command goes nowhere and is refused."""
+    command = [sys.executable, "-c", "from wattkeeper.cli import main; main()", "agent", "--config", str(site)]
+    agent = Daemon("agent", command, tmp_path)
+    try:
+        agent.wait_ready(lambda: any((tmp_path / "book" / "journal").rglob("*.wal")))
+        os.kill(agent.process.pid, signal.SIGTERM)
+        ended = agent.process.wait(60)
+    finally:
+        agent.stop()
+    refused = run("agent", "--config", site, "discover")
+
+    assert ended == 0
+    assert refused.returncode == 2
+    assert "--config goes behind discover" in refused.stderr
+
+
+def test_discover_prints_a_file_on_which_the_agent_runs(site, tmp_path):
+    """Typed: the source and its keys; printed: a table with them; run once on it, word for word."""
+    settings = [f"path={tmp_path}/powercap", "node=n07", "parent=rack-1"]
+    shown = run("agent", "discover", "rapl", *(f"--set={s}" for s in settings), "--book", tmp_path / "book")
+    printed = tmp_path / "printed.toml"
+    printed.write_text("[agent]" + shown.stdout.partition("[agent]")[2])
+    done = run("agent", "run", "--config", printed, "--once", "--json")
+
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert printed.read_text().splitlines()[4:] == [
+        "[[agent.rapl]]", f'path = "{tmp_path}/powercap"', 'node = "n07"', 'parent = "rack-1"',
+    ]  # fmt: skip
+    assert (done.returncode, json.loads(done.stdout)["readings"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["snmpp", "pdu"], "snmpp: no integration is named 'snmpp'. There are amdsmi, "),
+        (["snmp", "pdu", "--set", "port"], "--set port: write key=value, such as --set port=1161."),
+        (["snmp", "pdu", "--set", "prot=1"], "[[agent.snmp]]: prot: unknown key; did you mean 'port'"),
+        (["rapl", "here"], "rapl has no address of its own. Give its table with --set, as on its page."),
+    ],
+)
+def test_discover_names_what_was_typed_wrong(words, said):
+    """One line."""
+    done = run("agent", "discover", *words)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"wattkeeper: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+SIMPLE = st.text() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+TABLES = st.recursive(SIMPLE, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+
+
+@given(TABLES)
+def test_whatever_a_table_holds_is_written_so_that_it_reads_back(value):
+    """Quotes, line ends, control characters, nested tables."""
+    assert tomllib.loads(f"key = {as_toml(value)}")["key"] == value
+
+
+def test_an_asset_is_named_after_its_host():
+    """pdu-a1.mgmt → pdu-a1; an address of numbers stays whole; what is typed goes first."""
+    tables = [asked(*words)[1] for words in (
+        ("redfish", "https://bmc-n01.mgmt:8443", []), ("snmp", "10.0.7.12", []), ("snmp", "pdu", ["asset=r1", "port=1161"]),
+    )]  # fmt: skip
+
+    assert [one["asset"] for one in tables] == ["bmc-n01", "10.0.7.12", "r1"]
+    assert tables[2] == {"host": "pdu", "asset": "r1", "port": 1161}
 
 
 def test_the_doctor_finds_nothing_where_nothing_is_wrong(site):
@@ -128,6 +210,46 @@ def test_top_shows_watts_by_place_in_80_columns(site):
     assert rows["n01/cpu0"]["power_w"] > 0
     assert {rows[a]["power_w"] for a in ("a", "rack-1", "n01")} == {rows["n01/cpu0"]["power_w"]}
     assert [rows[a]["summed"] for a in ("a", "n01", "n01/cpu0")] == [True, True, False]
+
+
+def test_top_is_drawn_anew_until_ctrl_c(site):
+    """On a terminal of 80 columns and 12 lines; interrupted, it ends well."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
+    command = [sys.executable, "-c", "from wattkeeper.cli import main; main()", "top", "--config", str(site)]
+    env = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": "xterm"}
+    with subprocess.Popen([*command, "--seconds", "0.2"], stdin=theirs, stdout=theirs, stderr=theirs, env=env) as top:
+        shown = b""
+        while len(re.findall(rb"cpu0 +[\d,]+ ", shown)) < 3:
+            shown += os.read(ours, 65_536)
+        os.kill(top.pid, signal.SIGINT)
+        ended = top.wait(60)
+    os.close(theirs)
+    os.close(ours)
+    moves = re.sub(r"\x1b\[[0-9;?]*[a-ln-zA-Z]", "\n", shown.decode())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", moves)
+
+    assert ended == 0
+    assert max(len(line) for line in plain.replace("\r", "\n").splitlines()) <= 80
+
+
+def test_top_with_nothing_to_read_says_so_and_ends(tmp_path):
+    """A site file without sources; a book without readings; this machine, if it has no meter that we may read."""
+    (tmp_path / "site.toml").write_text("[agent]\nname = 'n01'\n")
+    Book.create(tmp_path / "book", SITE)
+    empty, silent = run("top", "--config", tmp_path / "site.toml"), run("top", "--book", tmp_path / "book", "--once")
+    nowhere = run("top", "--book", tmp_path / "none")
+    here = run("top", "--once", "--seconds", "0.2")
+
+    assert (empty.returncode, empty.stderr) == (
+        1, f"wattkeeper: {tmp_path / 'site.toml'} names nothing to read. See: wattkeeper agent discover\n",
+    )  # fmt: skip
+    assert (silent.returncode, silent.stdout.splitlines()[1].split()) == (1, ["a", "–"])
+    assert (nowhere.returncode, nowhere.stderr.count("\n")) == (1, 1)
+    if "Nothing tells its power" in here.stdout:
+        forever = run("top")
+        assert (here.returncode, forever.returncode) == (1, 1)
+        assert forever.stderr.startswith("wattkeeper: Nothing here tells its power. See why: wattkeeper doctor.")
 
 
 def test_top_of_a_book_shows_its_newest_readings(tmp_path):
@@ -170,6 +292,22 @@ def test_top_of_a_book_knows_jobs_and_the_grid(tmp_path):
     assert (told["a"]["intensity_g_per_kwh"], told["a"]["carbon_g_per_h"]) == (250.0, 150.0)
     assert "a: 250 g CO2e/kWh, 0.15 kg an hour" in screen
     assert [line.split() for line in screen.splitlines() if line.startswith("j1")] == [["j1", "600"]]
+
+
+def test_top_of_devices_knows_jobs_and_the_grid_of_their_book(site, tmp_path):
+    """The site file's own book; the CPU is held by j1, and a site of 250 g/kWh emits a quarter of its watts in g/h."""
+    (tmp_path / "book").rename(tmp_path / "old")
+    book = Book.create(tmp_path / "book", SITE.replace("id = 'a'", "id = 'a'\nintensity = 250.0", 1))
+    start_ms = time.time_ns() // 1_000_000 - 5000
+    held = pl.DataFrame([("j1", "n01", start_ms, None, 1.0, False)], schema=ALLOCATIONS.schema, orient="row")
+    none = pl.DataFrame(schema=READINGS.schema)
+    book.take(Intake("test", [Asset("n01", "node", "rack-1")], [], none, allocations=held), start_ms)
+    top = run("top", "--config", site, "--json", "--seconds", "0.5")
+    told = {r["asset"]: r for r in json.loads(top.stdout)}
+
+    assert (told["a"]["intensity_g_per_kwh"], told["j1"]["kind"]) == (250.0, "job")
+    assert told["a"]["carbon_g_per_h"] == pytest.approx(told["a"]["power_w"] * 0.25)
+    assert told["n01/cpu0"]["power_w"] > 0
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,8 @@ def _listens(port: int) -> bool:
 
 
 PEERS: dict[str, Callable[[Path], Peer]] = {}
+RECORDED: dict[str, tuple[str, Callable[[Path], Peer]]] = {}
+"""Further peers, each a recording of a device: its name → the integration that reads it, and how to start it."""
 
 
 def peer(make: Callable[[Path], Peer]) -> Callable[[Path], Peer]:
@@ -147,6 +149,76 @@ def redfish(root: Path) -> Peer:
             yield
 
     return Peer({"url": f"http://127.0.0.1:{port}", "asset": "n01", "timeout_s": 5}, up)
+
+
+def _redfish_tree(name: str, tree: Callable[[Path, Path], Path], **table: Any) -> None:
+    """Enter a recorded Redfish service; tree: how to lay out a recording in a folder."""
+
+    def make(root: Path) -> Peer:
+        from tests.integrations.redfish import server
+
+        if not server.RECORDED.is_dir():
+            pytest.skip("the recorded data are not here")
+        laid_out, port = tree(server.RECORDED, root / "tree"), free_port()
+
+        @contextmanager
+        def up() -> Iterator[None]:
+            with server.Server(laid_out, root, port=port):
+                yield
+
+        return Peer({"url": f"http://127.0.0.1:{port}", "asset": "n01", "timeout_s": 20, **table}, up)
+
+    RECORDED[f"redfish-{name}"] = ("redfish", make)
+
+
+def _flat(folder: str) -> Callable[[Path, Path], Path]:
+    def lay_out(recorded: Path, tree: Path) -> Path:
+        from tests.integrations.redfish.server import flat
+
+        return flat(recorded / folder, tree)
+
+    return lay_out
+
+
+def _dell(recorded: Path, tree: Path) -> Path:
+    from tests.integrations.redfish.server import tree_of
+
+    pages = ("dell_power", "dell_chassis")
+    return tree_of([json.loads((recorded / f"telegraf/dell/{name}.json").read_text()) for name in pages], tree)
+
+
+_redfish_tree("gb300", _flat("supermicro-gb300"))
+_redfish_tree("hpe", _flat("hpe"))
+_redfish_tree("dell", _dell)
+_redfish_tree("delta-shelf", lambda recorded, _: recorded / "lambdalabs/powershelf_delta/redfish/v1", kind="rack")
+_redfish_tree("dmtf-pdu", lambda recorded, _: recorded / "dmtf/public-pdu", kind="rack", outlets={"A1": "n07"})
+_redfish_tree("dmtf-telemetry", lambda recorded, _: recorded / "dmtf/public-telemetry")
+_redfish_tree("dmtf-server", lambda recorded, _: recorded / "dmtf/public-rackmount1")
+
+
+def _snmp_recording(name: str, **table: Any) -> None:
+    """Enter a recorded SNMP agent, played by snmpsim."""
+
+    def make(root: Path) -> Peer:
+        from tests.integrations.snmp import peers
+
+        if not peers.RECORDED.is_dir():
+            pytest.skip("the recorded data are not here")
+        port = free_port()
+
+        @contextmanager
+        def up() -> Iterator[None]:
+            with peers.Simulator(root / "snmpsim", {name: peers.RECORDED / f"librenms/{name}.snmprec"}, port):
+                yield
+
+        told = {"host": "127.0.0.1", "port": port, "asset": "r2", "community": name, "timeout_s": 10, "tries": 2}
+        return Peer({**told, **table}, up)
+
+    RECORDED[f"snmp-{name}"] = ("snmp", make)
+
+
+_snmp_recording("sentry4", inlets={"AA": "r2", "BA": "r3"})
+_snmp_recording("raritan-pdu_px3", outlets={"1": "n01", "2": "n02"})
 
 
 @peer

@@ -10,8 +10,12 @@ from importlib.metadata import entry_points
 import polars as pl
 import pytest
 
-from tests.conformance.peers import PEERS
+from tests.conformance.peers import PEERS, RECORDED
 from wattkeeper import loop
+from wattkeeper.agent.build import build
+from wattkeeper.agent.look import Seen, as_toml, asked, snippet
+from wattkeeper.agent.run import Agent
+from wattkeeper.config import load_agent
 from wattkeeper.core.assets import KINDS, QUANTITIES
 from wattkeeper.core.batch import Batch, encode
 from wattkeeper.core.errors import SourceError
@@ -30,9 +34,11 @@ def test_each_integration_has_something_to_be_tried_against():
     assert NAMES == sorted(PEERS)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*NAMES, *RECORDED])
 def peer(request, tmp_path):
-    return request.param, PEERS[request.param](tmp_path)
+    """An integration, and something that it reads."""
+    name, make = RECORDED.get(request.param) or (request.param, PEERS[request.param])
+    return name, make(tmp_path)
 
 
 @pytest.fixture
@@ -159,3 +165,22 @@ def test_what_it_tells_makes_a_book_that_balances(peer, make, tmp_path):
     assert refused == []
     assert balance.largest_mj == 0
     assert balance.compared > 0
+
+
+def test_what_discover_prints_is_a_site_file_that_reads_it(peer, make, tmp_path):
+    """The table as it would be typed, the file as it is printed, and an agent that runs on that file."""
+    name, tried = peer
+    address = str(tried.table.get("url") or tried.table.get("host") or "")
+    settings = [f"{k}={as_toml(v)}" for k, v in tried.table.items() if k not in ("url", "host")]
+    devices, table = asked(name, address, settings)
+    Book.create(tmp_path / "book", SITE)
+    with tried.up():
+        found, _ = ask((device := make()).discover, device.close)
+        text = snippet([Seen(name, device.name, found)], "t", keep={"book": str(tmp_path / "book")}, table=table)
+        (tmp_path / "site.toml").write_text(text)
+        file = load_agent(tmp_path / "site.toml")
+        done = asyncio.run(Agent(file, build(file.agent)).once()) if tried.make is None else None
+
+    assert table == tried.table
+    assert [one.device.name for one in devices] == [one.device.name for one in build(file.agent)] == [device.name]
+    assert done is None or (done.faults == {} and done.readings >= len(found.meters))

@@ -72,6 +72,11 @@ def build_one(kind: str, table: dict[str, Any], where: str) -> list[Planned]:
     return [Planned(kind, device, period_s, common.give_up_s) for device in make(validate(model, rest, where))]
 
 
+def model_of(kind: str, where: str) -> type[BaseModel]:
+    """Return the model of an integration's table. Raises ConfigError naming `where` if there is no such integration."""
+    return _integration(kind, where)[1]
+
+
 def _integration(kind: str, where: str) -> tuple[Callable[[Any], list[Device]], type[BaseModel]]:
     """Return what makes the devices of an integration, and the model of its table, from its entry point."""
     points = {point.name: point for point in entry_points(group=GROUP)}

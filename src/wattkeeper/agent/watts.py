@@ -89,21 +89,21 @@ class Now:
     def jobs(self, rows: Sequence[Row]) -> list[Row]:
         """Return what jobs draw now, most first, from rows of assets that are all there.
 
-        A device is divided among its holders, what a node draws beside its parts by their shares of the node; what nobody
-        measures counts nothing.
+        A device is divided among its holders, what a node draws beside its devices by their shares of the node, the CPUs
+        in it; what nobody measures counts nothing.
         """
         known = {r.asset: r for r in rows}
-        own_w = {r.asset: r.power_w for r in rows if r.power_w is not None and not r.summed}
+        own_w = {r.asset: r.power_w for r in rows if r.power_w is not None}
         for row in rows:
             parent = self._assets[row.asset].parent if row.asset in self._assets else None
-            if parent in own_w and row.power_w is not None:
+            if parent in own_w and row.power_w is not None and (row.kind in DEVICES or known[parent].kind != "node"):
                 own_w[parent] -= row.power_w
         held: dict[str, float] = {}
         for one in self.holdings:
             held[one.asset] = held.get(one.asset, 0.0) + one.share
         drawn: dict[str, float] = {}
         for one in self.holdings:
-            if one.asset in own_w:
+            if one.asset in own_w and (own_w[one.asset] > 0 or not known[one.asset].summed):
                 whole = held[one.asset] if known[one.asset].kind in DEVICES else max(held[one.asset], 1.0)
                 drawn[one.job] = drawn.get(one.job, 0.0) + max(own_w[one.asset], 0.0) * one.share / whole
         most_first = sorted(drawn.items(), key=lambda d: (-d[1], d[0]))

@@ -16,7 +16,7 @@ from wattkeeper.cli import common
 if TYPE_CHECKING:
     from wattkeeper.agent.look import Seen
 
-app = typer.Typer(help="Read power meters of this machine, or of many from one place.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, invoke_without_command=True)
 
 CONFIG = typer.Option(
     ..., "--config", "-c", envvar="WATTKEEPER_CONFIG", help="Site file (TOML) with [agent] and [[agent.NAME]]."
@@ -25,6 +25,21 @@ MAYBE = typer.Option(
     None, "--config", "-c", envvar="WATTKEEPER_CONFIG",
     help="Site file (TOML) with [agent] tables. Left out: what this machine may have is tried.",
 )  # fmt: skip
+
+
+@app.callback()
+def agent(
+    context: typer.Context,
+    config: Path | None = typer.Option(None, "--config", "-c", help="Site file; without a command, the same as run."),
+) -> None:
+    """Read power meters of this machine, or of many from one place.
+
+    Example: wattkeeper agent --config site.toml
+    """
+    if context.invoked_subcommand is None and config is not None:
+        run(config, once=False, json=False)
+    elif config is not None:
+        raise typer.BadParameter(f"--config goes behind {context.invoked_subcommand}.")
 
 
 @app.command("run")
@@ -56,17 +71,32 @@ def run(
 
 
 @app.command("discover")
-def discover(config: Path | None = MAYBE, json: bool = common.JSON) -> None:
-    """Show what can be read, with its value now, and the site file's tables for it.
+def discover(
+    source: str = typer.Argument("", help="Integration to try, such as snmp. Left out: what this machine may have."),
+    address: str = typer.Argument("", help="Where it is: a host or a URL."),
+    settings: list[str] = typer.Option(
+        [], "--set", metavar="KEY=VALUE", help="A further key of its table, as in the site file; repeatable."
+    ),
+    book: Path | None = typer.Option(None, "--book", "-b", help="Book for the site file that is printed."),
+    url: str = typer.Option("", help="Server for the site file that is printed, instead of a book."),
+    config: Path | None = MAYBE,
+    json: bool = common.JSON,
+) -> None:
+    """Show what can be read, with its value now, and print a site file that reads it.
 
-    Example: wattkeeper agent discover > found.txt
+    Example: wattkeeper agent discover snmp pdu-a1.mgmt --set community=read --set asset=rack-a1
     """
-    from wattkeeper.agent.look import look, planned, snippet
+    from wattkeeper.agent.look import asked, look, planned, snippet
     from wattkeeper.config import load_agent
     from wattkeeper.core.sysfs import this_node
 
-    devices, missing = planned(load_agent(config) if config else None)
-    seen = [*asyncio.run(look(devices)), *missing]
+    table = None
+    if source:
+        devices, table = asked(source, address, settings)
+        seen = asyncio.run(look(devices))
+    else:
+        devices, missing = planned(load_agent(config) if config else None)
+        seen = [*asyncio.run(look(devices)), *missing]
     here = [s for s in seen if s.found.meters]
     if json:
         common.print_json([_as_json(s) for s in seen])
@@ -80,9 +110,10 @@ def discover(config: Path | None = MAYBE, json: bool = common.JSON) -> None:
     for one in seen:
         if one not in here:
             out.print(f"not here: {one.fault or f'{one.name} has no meter'}", markup=False, style="dim")
-    if not config:
+    if source or not config:
+        keep = {"book": str(book)} if book else {"url": url} if url else {}
         out.print()
-        out.print(snippet(seen, this_node()), markup=False, soft_wrap=True)
+        out.print(snippet(seen, this_node(), keep=keep, table=table), markup=False, soft_wrap=True, highlight=False)
 
 
 def _table(seen: list[Seen]) -> Table:

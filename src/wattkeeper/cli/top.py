@@ -17,9 +17,11 @@ from rich.text import Text
 
 from wattkeeper.cli import common
 from wattkeeper.cli.agent import MAYBE
+from wattkeeper.core.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
     from wattkeeper.agent.watts import Now, Row
+    from wattkeeper.lake.book import Book
 
 BAR = 12
 JOBS = 8
@@ -37,7 +39,9 @@ Close = Callable[[], Awaitable[None]]
 
 def top(
     config: Path | None = MAYBE,
-    book: Path | None = typer.Option(None, "--book", "-b", help="Show the newest readings of this book instead."),
+    book: Path | None = typer.Option(
+        None, "--book", "-b", help="Show the newest readings of this book; with --config, its jobs and grid only."
+    ),
     once: bool = typer.Option(False, "--once", help="Print one table and stop."),
     seconds: float = typer.Option(1.0, min=0.2, help="Time between two looks [s]."),
     depth: int = typer.Option(
@@ -46,7 +50,9 @@ def top(
     json: bool = typer.Option(False, "--json", help="Print one look as JSON and stop."),
 ) -> None:
     """Show watts and utilisation of each asset, refreshed each second: of this machine, of a site file's devices, or of
-    a book, which also knows jobs and the grid's carbon intensity. Stop with Ctrl-C.
+    a book. Jobs and the grid's carbon intensity are those of the book, the site file's own where it has one. Stop with Ctrl-C.
+
+    A single look (--once, --json) at which nothing tells its power has exit code 1.
 
     Example: wattkeeper top --once
     """
@@ -57,23 +63,32 @@ def top(
         rows = asyncio.run(_watch(now, config, book, seconds, once=once or json, depth=depth, quiet=json))
         if json:
             common.print_json(to_json(rows, now))
+        if all(row.power_w is None for row in rows):
+            raise typer.Exit(1)
 
 
 async def _watch(
     now: Now, config: Path | None, book: Path | None, seconds: float, *, once: bool, depth: int, quiet: bool
 ) -> list[Row]:
     faults: list[str] = []
-    refresh, close = await (_from_book(now, book) if book else _from_devices(now, config, faults))
+    devices = config is not None or book is None
+    refresh, close = await (_from_devices(now, config, book, faults) if devices else _from_book(now, book))
     try:
         await refresh(ONCE_PATIENCE_S if once else PATIENCE_S)
         if once:
-            if not book:  # a counter tells watts from its second reading on
+            if devices:  # a counter tells watts from its second reading on
                 await asyncio.sleep(seconds)
                 await refresh(ONCE_PATIENCE_S)
             rows = _deep(now.rows(common.now_ms()), depth)
             if not quiet:
                 common.console().print(_screen(now, rows, faults, 10**6))
             return rows + now.jobs(now.rows(common.now_ms()))
+        if not config and not book:
+            await refresh(ONCE_PATIENCE_S)
+            if not now.rows(common.now_ms()):
+                raise SourceError(
+                    "Nothing here tells its power. See why: wattkeeper doctor. Or name a --config or --book."
+                )
         out = common.console()
         with Live(console=out, auto_refresh=False, screen=out.is_terminal) as live:
             while True:
@@ -85,20 +100,29 @@ async def _watch(
         await close()
 
 
-async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tuple[Refresh, Close]:
-    """Return what reads the devices anew, and what closes them; those that are slow or fail hold up no other."""
+async def _from_devices(now: Now, config: Path | None, book: Path | None, faults: list[str]) -> tuple[Refresh, Close]:
+    """Return what reads the devices anew, and what closes them; those that are slow or fail hold up no other.
+
+    Jobs and the grid are those of a book: the one that is named, else the one that the site file keeps readings in.
+    """
     from wattkeeper.agent.look import planned
     from wattkeeper.agent.top import Watched
     from wattkeeper.config import load_agent
 
     file = load_agent(config) if config else None
     devices, _missing = planned(file)
+    if file is not None and not devices:
+        raise ConfigError(f"{config} names nothing to read. See: wattkeeper agent discover")
     watched = [Watched(one, now) for one in devices]
     if file is not None and file.site:
         now.know(file.assets().assets.values(), [])
+    kept = book or (file.agent.book if file is not None else None)
+    around = _around(now, common.open_book(kept)) if kept and (book or (kept / "state.sqlite").exists()) else None
 
     async def refresh(patience_s: float) -> None:
         await asyncio.gather(*(w.look(patience_s) for w in watched))
+        if around is not None:
+            await around()
         faults[:] = [w.fault for w in watched if w.fault] if file is not None else []
 
     async def close() -> None:
@@ -107,26 +131,37 @@ async def _from_devices(now: Now, config: Path | None, faults: list[str]) -> tup
     return refresh, close
 
 
-async def _from_book(now: Now, book: Path) -> tuple[Refresh, Close]:
+async def _from_book(now: Now, book: Path | None) -> tuple[Refresh, Close]:
     """Return what reads the newest readings of a book, and nothing to close."""
     from wattkeeper import latest
-    from wattkeeper.agent.watts import Holding
 
-    opened = common.open_book(book)
-    seen = latest.Latest(opened)
+    opened = common.open_book(book or Path())
+    seen, around = latest.Latest(opened), _around(now, opened)
 
     async def refresh(_patience_s: float) -> None:
-        now_ms = common.now_ms()
-        found, samples = await asyncio.to_thread(seen.look, now_ms)
+        found, samples = await asyncio.to_thread(seen.look, common.now_ms())
         now.know(found.assets, found.meters)
         now.take(samples)
-        now.holdings = [Holding(*h) for h in await asyncio.to_thread(latest.holdings, opened, now_ms)]
-        now.intensity_g_per_kwh = await asyncio.to_thread(latest.intensities, opened, now_ms)
+        await around()
 
     async def close() -> None:
         pass
 
     return refresh, close
+
+
+def _around(now: Now, book: Book) -> Callable[[], Awaitable[None]]:
+    """Return what asks a book for the sites, for who holds what, and for how clean the grid is."""
+    from wattkeeper import latest
+    from wattkeeper.agent.watts import Holding
+
+    async def ask() -> None:
+        now_ms = common.now_ms()
+        now.know(book.tree().assets.values(), [])
+        now.holdings = [Holding(*h) for h in await asyncio.to_thread(latest.holdings, book, now_ms)]
+        now.intensity_g_per_kwh = await asyncio.to_thread(latest.intensities, book, now_ms)
+
+    return ask
 
 
 def _deep(rows: list[Row], depth: int) -> list[Row]:

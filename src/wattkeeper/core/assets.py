@@ -194,6 +194,19 @@ class AssetTree:
 _DIGITS = re.compile(r"([0-9]+)")
 
 
+def undeclared(meters: Iterable[Meter], assets: Iterable[Asset], parent: Asset) -> list[Asset]:
+    """Return assets for the meters that measure what only a table names, such as what an outlet feeds.
+
+    "n01/gpus" is a device of n01; any other is a node in `parent`, or a device of it where that is no place for nodes.
+    Where the book knows the asset, it stays as it is there.
+    """
+    known = {asset.id for asset in assets}
+    kind = "node" if parent.kind in ("site", "hall", "rack", "distribution", "facility") else "device"
+    names = dict.fromkeys(meter.asset for meter in meters if meter.asset not in known)
+    heads = {name: name.rpartition("/")[0] for name in names}
+    return [Asset(name, "device", head) if head else Asset(name, kind, parent.id) for name, head in heads.items()]
+
+
 def natural(name: str) -> tuple[tuple[int, int | str], ...]:
     """Return a sort key that puts gpu10 after gpu9."""
     # split leaves text at even places and digits at odd ones

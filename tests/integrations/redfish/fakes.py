@@ -18,6 +18,7 @@ class FakeService:
     def __init__(self, pages: dict[str, dict]) -> None:
         service = self
         self.pages, self.tokens, self.opened, self.asked = pages, set(), 0, []
+        self.moved = ""
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -49,6 +50,9 @@ class FakeService:
                 known = self.headers.get("Authorization") == BASIC or self.headers.get("X-Auth-Token") in service.tokens
                 if self.path.rstrip("/") != "/redfish/v1" and not known:
                     self.answer(401)
+                    return
+                if service.moved and not self.path.endswith("/"):
+                    self.answer(308, headers=[("Location", f"{service.moved}{self.path}/")])
                     return
                 page = service.pages.get(self.path.rstrip("/"))
                 self.answer(200 if page else 404, page)

@@ -449,6 +449,38 @@ def test_a_session_is_opened_once_renewed_when_it_has_run_out_and_ended():
         assert (opened, values, service.tokens) == ([1, 2], [400_000], set())
 
 
+@pytest.mark.parametrize(("moved", "values"), [("", [400_000]), ("http://127.0.0.1:{port}", [400_000])])
+def test_a_page_with_a_slash_at_its_end_is_found(moved, values):
+    """Some controllers know /redfish/v1/Chassis/ only, and say so with status 308, logged in or not."""
+    with FakeService(session_pages()) as service:
+        service.moved = moved.format(port=service.server.server_port)
+        device = device_of(service.url, user="monitor", password="geheim")
+
+        async def ask():
+            try:
+                return [s.value for s in await device.sample()]
+            finally:
+                await device.close()
+
+        assert asyncio.run(ask()) == values
+
+
+def test_a_redirection_to_another_host_is_not_followed():
+    """Our session is for this one."""
+    with FakeService(session_pages()) as service:
+        service.moved = "http://127.0.0.2:9"
+        device = device_of(service.url, user="monitor", password="geheim")
+
+        async def ask():
+            try:
+                await device.sample()
+            finally:
+                await device.close()
+
+        with pytest.raises(SourceError, match="status 308"):
+            asyncio.run(ask())
+
+
 def test_basic_authentication_opens_no_session():
     """Some services allow few sessions, and some none."""
 

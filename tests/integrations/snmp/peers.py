@@ -28,9 +28,9 @@ def answers(port: int, community: str, oid: str) -> bool:
 class Simulator:
     """snmpsim over a folder of .snmprec files; the community is the file's name without its ending."""
 
-    def __init__(self, root: Path, files: dict[str, Path | str]) -> None:
-        self.port, data = free_port(), root / "data"
-        data.mkdir(parents=True)
+    def __init__(self, root: Path, files: dict[str, Path | str], port: int = 0) -> None:
+        self.port, data = port or free_port(), root / "data"
+        data.mkdir(parents=True, exist_ok=True)
         for community, source in files.items():
             text = source.read_text("latin1") if isinstance(source, Path) else source
             (data / f"{community}.snmprec").write_text(text, "latin1")

@@ -6,7 +6,6 @@ chips and drivers (ROCm/amdsmi#22, #38), so discovery compares it with the power
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.driver import Driver
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import this_node
-from wattkeeper.core.worker import Worker
 from wattkeeper.integrations.amdsmi.link import Config, Library, load
 
 RANK = 12
@@ -44,61 +43,39 @@ class AmdDevice:
     def __init__(
         self, config: Config, *, library: Callable[[], Library] = load, clock: Callable[[], float] = time.time
     ) -> None:
-        self._config, self._load, self._clock = config, library, clock
+        self._config, self._clock = config, clock
         self._node = config.node or this_node()
-        self._library: Library | None = None
         self._readers: list[_Reader] = []
         self.name = f"amdsmi {self._node}"
-        self._worker = Worker(self.name)
+        self._driver = Driver(
+            self.name, library, start=lambda lib: lib.amdsmi_init(), stop=lambda lib: lib.amdsmi_shut_down(),
+            errors=lambda lib: lib.AmdSmiException, fault=self._fault, cure="See dmesg for amdgpu.",
+        )  # fmt: skip
 
     async def discover(self) -> Discovery:
         """Return the GPUs and their meters. Raises SourceError where the driver does not answer."""
-        return await self._in_time(self._discover, self._config.timeout_s + self._config.check_s)
+        return await self._driver.run(self._discover, self._config.timeout_s + self._config.check_s)
 
     async def sample(self) -> list[Sample]:
         """Return the values. Raises SourceError where none can be read."""
         if not self._readers:
             await self.discover()
-        return await self._in_time(self._sample, self._config.timeout_s)
+        return await self._driver.run(self._sample, self._config.timeout_s)
 
     async def close(self) -> None:
         """Let go of the driver's interface."""
-        library, self._library, self._readers = self._library, None, []
-        if library is not None:
-            with contextlib.suppress(library.AmdSmiException, TimeoutError):  # the driver may be gone before us
-                await self._worker.run(library.amdsmi_shut_down, self._config.timeout_s)
-        self._worker.close()
-
-    async def _in_time(self, work: Callable[[], _T], limit_s: float) -> _T:
-        try:
-            return await self._worker.run(work, limit_s)
-        except TimeoutError as error:
-            raise SourceError(
-                f"{self.name}: the driver did not answer within {limit_s:g} s. See dmesg for amdgpu."
-            ) from error
-
-    def _open(self) -> Library:
-        if self._library is None:
-            try:
-                library = self._load()
-            except SourceError as error:
-                raise SourceError(f"{self.name}: {error}") from error
-            try:
-                library.amdsmi_init()
-            except library.AmdSmiException as error:
-                raise self._fault(error) from error
-            self._library = library
-        return self._library
+        self._readers = []
+        await self._driver.close(self._config.timeout_s)
 
     def _fault(self, error: Exception) -> SourceError:
-        self._library, self._readers = None, []
+        self._driver.library, self._readers = None, []
         return SourceError(
             f"{self.name} fails: {str(error).strip() or type(error).__name__}. "
             "Is the amdgpu driver loaded, and may the agent open /dev/kfd and /dev/dri (groups render and video)?"
         )
 
     def _discover(self) -> Discovery:
-        library = self._open()
+        library = self._driver.open()
         try:
             handles = library.amdsmi_get_processor_handles()
             infos = [library.amdsmi_get_gpu_asic_info(handle) for handle in handles]
@@ -154,7 +131,7 @@ class AmdDevice:
         return readers
 
     def _sample(self) -> list[Sample]:
-        self._open()
+        self._driver.open()
         samples = []
         for reader in self._readers:
             value = reader.read()

@@ -7,17 +7,16 @@ there is one. Of a Grace superchip the module's power contains CPU and memory to
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.driver import Driver
 from wattkeeper.core.errors import SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.core.sysfs import this_node
-from wattkeeper.core.worker import Worker
 from wattkeeper.integrations.nvml.link import Config, Library, load
 
 RANK, INSTANT_RANK, UTILISATION_RANK, MODULE_RANK = 10, 12, 30, 70
@@ -83,58 +82,34 @@ class NvmlDevice:
     def __init__(
         self, config: Config, *, library: Callable[[], Library] = load, clock: Callable[[], float] = time.time
     ) -> None:
-        self._config, self._load, self._clock = config, library, clock
+        self._config, self._clock = config, clock
         self._node = config.node or this_node()
-        self._library: Library | None = None
         self._gpus: list[_Gpu] = []
         self._numbers: dict[str, int] = {}
         self.name = f"nvml {self._node}"
-        self._worker = Worker(self.name)
+        self._driver = Driver(
+            self.name, library, start=lambda lib: lib.nvmlInit(), stop=lambda lib: lib.nvmlShutdown(),
+            errors=lambda lib: lib.NVMLError, fault=self._fault, cure="See dmesg for NVRM and Xid.",
+        )  # fmt: skip
 
     async def discover(self) -> Discovery:
         """Return the GPUs, their MIG instances and meters. Raises SourceError where the driver does not answer."""
-        return await self._in_time(self._discover, self._config.timeout_s + self._config.check_s)
+        return await self._driver.run(self._discover, self._config.timeout_s + self._config.check_s)
 
     async def sample(self) -> list[Sample]:
         """Return the values. Raises SourceError once where a GPU is lost; the others are there again at the next call."""
         if not self._gpus:
             await self.discover()
-        return await self._in_time(self._sample, self._config.timeout_s)
+        return await self._driver.run(self._sample, self._config.timeout_s)
 
     async def close(self) -> None:
         """Let go of the driver's interface."""
-        if self._library is not None:
-            with contextlib.suppress(TimeoutError):
-                await self._worker.run(self._drop, self._config.timeout_s)
-        self._worker.close()
-
-    async def _in_time(self, work: Callable[[], _T], limit_s: float) -> _T:
-        try:
-            return await self._worker.run(work, limit_s)
-        except TimeoutError as error:
-            raise SourceError(
-                f"{self.name}: the driver did not answer within {limit_s:g} s. See dmesg for NVRM and Xid."
-            ) from error
-
-    def _open(self) -> Library:
-        if self._library is None:
-            try:
-                library = self._load()
-            except SourceError as error:
-                raise SourceError(f"{self.name}: {error}") from error
-            try:
-                library.nvmlInit()
-            except library.NVMLError as error:
-                raise self._fault(error) from error
-            self._library = library
-        return self._library
+        await self._driver.close(self._config.timeout_s)
 
     def _drop(self) -> None:
         """Forget handles, which a reload of the driver makes worthless."""
-        library, self._library, self._gpus = self._library, None, []
-        if library is not None:
-            with contextlib.suppress(library.NVMLError):  # the driver may be gone before us
-                library.nvmlShutdown()
+        self._gpus = []
+        self._driver.drop()
 
     def _fault(self, error: Exception, asset: str = "") -> SourceError:
         self._drop()
@@ -146,9 +121,8 @@ class NvmlDevice:
     # what there is
 
     def _discover(self) -> Discovery:
-        if self._library is not None:
-            self._drop()  # a lost GPU, or one that came back, shows only after a new start
-        library = self._open()
+        self._drop()  # a lost GPU, or one that came back, shows only after a new start
+        library = self._driver.open()
         found = Discovery([Asset(self._node, "node", self._config.parent)])
         try:
             present = self._present(library, found)
@@ -277,7 +251,7 @@ class NvmlDevice:
     # what it says
 
     def _sample(self) -> list[Sample]:
-        library = self._open()
+        library = self._driver.open()
         samples: list[Sample] = []
         for gpu in self._gpus:
             try:

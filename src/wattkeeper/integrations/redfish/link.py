@@ -170,7 +170,9 @@ class Link:
         if client is None:
             raise SourceError(f"{self.name} was closed while it was read.")
         try:
-            return await client.send(request)
+            answer = await client.send(request)
+            to = answer.next_request  # to https, or to the same page with a slash at its end; never to another host
+            return await client.send(to) if to is not None and to.url.host == request.url.host else answer
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             what = f"{error}" or type(error).__name__
             cure = "Check address, network and certificate." if "CERTIFICATE" in what else "Check address and network."

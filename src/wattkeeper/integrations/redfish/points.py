@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from wattkeeper.core.assets import Asset, Meter, natural
+from wattkeeper.core.assets import Asset, Meter, natural, undeclared
 from wattkeeper.core.live import Discovery
+from wattkeeper.integrations.redfish import checks
 from wattkeeper.integrations.redfish.link import ROOT, Config, Page, SensorConfig
 from wattkeeper.integrations.redfish.values import (
-    READING_TYPES,
     UNITS,
     address,
     enabled,
@@ -25,6 +25,7 @@ from wattkeeper.integrations.redfish.values import (
     number,
     pointed,
     time_ms,
+    unit_of,
     words,
 )
 
@@ -43,7 +44,28 @@ PROCESSOR_CONTEXTS = frozenset({"CPU", "GPU", "GPUSubsystem", "CPUSubsystem", "A
 PART_WORDS = frozenset({"dram", "memory", "mem", "hbm", "vreg", "vr", "soc", "rail", "io"})
 """Words in the id of a sensor that measures a part of a processor."""
 
-TOTAL_WORDS = frozenset({"total", "power", "pwr", "input", "in", "system", "sys", "chassis", "node", "consumption"})
+SUBSYSTEMS = PART_WORDS | {
+    "cpu",
+    "gpu",
+    "processor",
+    "fan",
+    "fans",
+    "storage",
+    "drive",
+    "disk",
+    "pcie",
+    "sub",
+    "subsystem",
+}
+"""Words in the name of a PowerControl of a part of a machine: Lenovo lists CPU and memory after the server."""
+
+SUPPLY_WORDS = frozenset({"ps", "psu", "pwrsupply", "powersupply"})
+"""Words in the id of a sensor of a power supply; OpenBMC gives no PhysicalContext."""
+
+TOTAL_WORDS = frozenset(
+    {"total", "power", "pwr", "input", "in", "system", "sys", "chassis", "node", "consumption", "board"}
+)
+"""Words that the id of a sensor of all that a machine takes is made of; one of them is total, or consumption."""
 
 RANKS = {"redfish": 40, "redfish-power": 42, "redfish-psu": 43, "redfish-total": 44, "redfish-psu-out": 70}
 """Sources of the machine's own energy: which one the books use; lower wins."""
@@ -150,8 +172,7 @@ class Found:
         """Yield power and energy sensors below a URI: address, page, unit."""
         for uri in sorted(self.pages, key=natural):
             page = self.pages[uri]
-            unit = label(page, "ReadingUnits")
-            unit = unit if unit in UNITS else READING_TYPES.get(label(page, "ReadingType"), "")
+            unit = unit_of(page)
             if uri.startswith(f"{within}/") and "/Sensors/" in uri and unit and not is_limit(uri.rpartition("/")[2]):
                 yield uri, page, unit
 
@@ -173,7 +194,9 @@ def find(pages: dict[str, Page], config: Config, asset: str) -> tuple[Discovery,
     _supplies(found)
     _legacy(found)
     _named_sensors(found)
+    _standing(found)
     found.result.meters = [p.meter for p in found.points.values()]
+    found.result.assets += undeclared(found.result.meters, found.result.assets, found.result.assets[0])
     _unplaced(found)
     if not found.points:
         found.doubt(
@@ -214,9 +237,7 @@ def _declared(found: Found, one: SensorConfig) -> None:
     """Take a value that the site file places."""
     uri, _, pointer = one.uri.partition("#")
     uri = uri.rstrip("/")
-    page = found.pages.get(uri, {})
-    told = label(page, "ReadingUnits")
-    unit = one.unit or (told if told in UNITS else READING_TYPES.get(label(page, "ReadingType"), "W"))
+    unit = one.unit or unit_of(found.pages.get(uri, {})) or "W"
     if not one.unit and UNITS[unit][0] != one.quantity:
         unit = "W" if one.quantity == "power" else "J"
     if not found.add(one.asset, uri, pointer, unit, one.source, SENSOR_RANK):
@@ -294,7 +315,7 @@ def _machine(found: Found) -> None:
     for machine in machines(found.pages):
         uri, zero = f"{machine}/EnvironmentMetrics", found.config.kind != "node"
         power = found.of_machine(machine, uri, "/PowerWatts", "W", "redfish", zero=zero)
-        energy = found.of_machine(machine, uri, "/EnergyJoules", "J", "redfish") or found.of_machine(
+        energy = found.of_machine(machine, uri, "/EnergyJoules", "J", "redfish", zero=False) or found.of_machine(
             machine, uri, "/EnergykWh", "kWh", "redfish"
         )
         several += [machine] if power or energy else []
@@ -314,6 +335,7 @@ def _equipment(found: Found) -> None:
                 for mains in members(found.pages, f"{uri}/Mains"):
                     found.excerpts(found.asset, mains, "redfish-mains", RANKS["redfish"] + 1)
             _outlets(found, uri)
+            found.result.doubts += checks.doubts(found.pages, uri)
         if units and found.has(found.asset, "power"):
             return
 
@@ -348,7 +370,7 @@ def _legacy(found: Found) -> None:
         uri = f"{machine}/Power"
         page = found.pages.get(uri, {})
         for i, control in enumerate(_dicts(page.get("PowerControl"))):
-            if i and not any(f"{ROOT}/Systems" in one for one in links(control, "RelatedItem")):
+            if i and not _is_system(found, control):
                 continue  # the first is the machine; the next are its subsystems
             pointer = f"/PowerControl/{i}/PowerConsumedWatts"
             if found.of_machine(machine, uri, pointer, "W", "redfish-power", zero=False):
@@ -357,6 +379,12 @@ def _legacy(found: Found) -> None:
                 found.doubt(f"{uri} says 0 W: the machine has no power meter, and 0 is not a reading.")
         for i, supply in enumerate(_dicts(page.get("PowerSupplies"))):
             _legacy_supply(found, machine, i, supply, metered)
+
+
+def _is_system(found: Found, control: Page) -> bool:
+    """Return whether a PowerControl is of a whole system by what it relates to, and by its name of no part of it."""
+    systems = members(found.pages, f"{ROOT}/Systems") or [f"{ROOT}/Systems/{i}" for i in ("1", "Self", "system")]
+    return bool(set(links(control, "RelatedItem")) & set(systems)) and not words(label(control, "Name")) & SUBSYSTEMS
 
 
 def _dicts(value: Any) -> list[Page]:
@@ -431,13 +459,34 @@ def _named_sensors(found: Found) -> None:
 
 def _into_supply(uri: str, page: Page) -> bool:
     """Return whether a sensor measures what goes into a power supply."""
-    into = label(page, "PhysicalSubContext") == "Input" or words(uri.rpartition("/")[2]) & {"in", "input"}
-    return label(page, "PhysicalContext") == "PowerSupply" and bool(into)
+    name = words(uri.rpartition("/")[2])
+    into = label(page, "PhysicalSubContext") == "Input" or name & {"in", "input", "pin"}
+    supply = label(page, "PhysicalContext") == "PowerSupply" or name & SUPPLY_WORDS
+    return bool(into and supply)
 
 
 def _is_total(uri: str, page: Page) -> bool:
     """Return whether a sensor's id says that it is all the machine takes, and nothing else."""
-    return label(page, "PhysicalContext") != "PowerSupply" and {"total"} <= words(uri.rpartition("/")[2]) <= TOTAL_WORDS
+    name = words(uri.rpartition("/")[2])
+    return (
+        label(page, "PhysicalContext") != "PowerSupply"
+        and bool(name & {"total", "consumption"})
+        and name <= TOTAL_WORDS
+    )
+
+
+def _standing(found: Found) -> None:
+    """Leave energy counters that say 0 although their asset draws power: there is none, or it does not count yet."""
+    now = {key: told[0] for key, p in found.points.items() if (told := p.read(found.pages.get(p.uri, {}))) is not None}
+    drawing = {found.points[key].meter.asset for key, value in now.items() if key[1] == "power" and value > 0}
+    for key, value in now.items():
+        meter = found.points[key].meter
+        if key[1] == "energy_counter" and value == 0 and meter.asset in drawing:
+            del found.points[key]
+            found.doubt(
+                f"{found.config.url}: the energy counter {meter.id.split(':')[1]} stands at 0 although power flows: it is "
+                "not used until discovery finds it counting."
+            )
 
 
 def _unplaced(found: Found) -> None:

@@ -19,6 +19,8 @@ UNITS: dict[str, tuple[str, float]] = {
     **{unit: ("energy_counter", size) for unit, size in ENERGY_UNITS_MJ.items()},
     "kW.h": ("energy_counter", ENERGY_UNITS_MJ["kWh"]),
     "W.h": ("energy_counter", ENERGY_UNITS_MJ["Wh"]),
+    "Watts": ("power", POWER_UNITS_MW["W"]),
+    "Joules": ("energy_counter", ENERGY_UNITS_MJ["J"]),
 }
 """Unit as a service writes it → quantity, and its size in the unit we keep. DSP0268 wants UCUM, where kWh is kW.h."""
 
@@ -33,7 +35,7 @@ EPOCH_MS = 946_684_800_000
 
 LIMIT_WORDS = frozenset({
     "limit", "limits", "cap", "capacity", "budget", "threshold", "tdp", "rated", "setpoint", "max", "maximum", "min",
-    "minimum", "peak", "average", "avg", "allowed", "allocated",
+    "minimum", "peak", "average", "avg", "allowed", "allocated", "headroom", "available", "requested", "nominal",
 })  # fmt: skip
 """Words in the id of a sensor of ReadingType Power that is no consumption; nor is NVIDIA's EDP, a design point."""
 
@@ -70,6 +72,12 @@ def enabled(page: Any) -> bool:
     """Return whether a resource is there and at work; a resource without a state is."""
     status = page.get("Status") if isinstance(page, dict) else None
     return not (isinstance(status, dict) and str(status.get("State")) in NO_VALUE_STATES)
+
+
+def unit_of(sensor: Any) -> str:
+    """Return a power or energy sensor's unit, one of UNITS; "" where it measures something else, or nobody knows what."""
+    told = label(sensor, "ReadingUnits")
+    return (told if told in UNITS else "") if told else READING_TYPES.get(label(sensor, "ReadingType"), "")
 
 
 def is_limit(name: str) -> bool:

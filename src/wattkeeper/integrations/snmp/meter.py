@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import NamedTuple
 
 from wattkeeper.config import expand_hosts
-from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.assets import Asset, Meter, undeclared
 from wattkeeper.core.errors import ConfigError, SourceError
 from wattkeeper.core.live import Device, Discovery, Sample
 from wattkeeper.integrations.snmp.checks import doubts, of_whole
@@ -89,6 +89,8 @@ class SnmpDevice:
         found.assets.append(Asset(self._asset, self._config.kind, self._config.parent, model))
         points = self._whole(told, found) + self._outlets(told, found)
         found.meters = [point.meter for point in points]
+        found.assets += [Asset(fed, self._config.kind, self._config.parent) for fed in self._fed()]
+        found.assets += undeclared(found.meters, found.assets, found.assets[0])
         found.doubts += doubts(self.name, told)
         if not points:
             found.doubts.append(
@@ -97,6 +99,9 @@ class SnmpDevice:
             )
         self._points = points
         return found
+
+    def _fed(self) -> list[str]:
+        return sorted({*self._inlets.values()} - {self._asset})
 
     async def sample(self) -> list[Sample]:
         """Return one value of each meter that could be read. Raises SourceError where it does not answer."""
@@ -137,24 +142,33 @@ class SnmpDevice:
         return told, times_ms
 
     async def _look(self) -> tuple[Profile, list[Reading], str]:
+        """Read by the closest profile that finds what the whole device draws; else by the closest that fits."""
         about = await self._link.get([OBJECT_ID, DESCRIPTION])
-        profile = await self._fitting(_text(about.get(OBJECT_ID)), _text(about.get(DESCRIPTION)))
-        told = await self._link.get(profile.scalars)
-        for root in profile.roots:
-            told |= await self._link.walk(root)
-        return profile, read(profile, told), _text(told.get(profile.model)) or _text(about.get(DESCRIPTION))
+        object_id, description = _text(about.get(OBJECT_ID)), _text(about.get(DESCRIPTION))
+        closest: tuple[Profile, list[Reading], str] | None = None
+        async for profile in self._fitting(object_id):
+            told = await self._link.get(profile.scalars)
+            for root in profile.roots:
+                told |= await self._link.walk(root)
+            found = read(profile, told)
+            closest = closest or (profile, found, _text(told.get(profile.model)) or description)
+            if of_whole(found, "power") or of_whole(found, "energy_counter"):
+                return profile, found, _text(told.get(profile.model)) or description
+        if closest is None:
+            raise SourceError(
+                f"{self.name} is of an unknown model: sysObjectID {object_id or 'none'}, '{description[:60]}'. "
+                "Name the profile of a like model in [[agent.snmp]], or write one."
+            )
+        return closest
 
-    async def _fitting(self, object_id: str, description: str) -> Profile:
+    async def _fitting(self, object_id: str) -> AsyncIterator[Profile]:
         known = profiles_of(self._config.profiles)
         if self._config.profile:
-            return known[self._config.profile]
+            yield known[self._config.profile]
+            return
         for profile in candidates(known.values(), object_id):
             if await self._link.has(profile.probe):
-                return profile
-        raise SourceError(
-            f"{self.name} is of an unknown model: sysObjectID {object_id or 'none'}, '{description[:60]}'. "
-            "Name the profile of a like model in [[agent.snmp]], or write one."
-        )
+                yield profile
 
     def _whole(self, told: list[Reading], found: Discovery) -> list[Point]:
         """Take what the whole device draws: energy, and power; of other levels where the first has not both."""

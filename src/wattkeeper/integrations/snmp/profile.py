@@ -110,7 +110,7 @@ class Group(BaseModel):
     first_unit: str = Field(
         "", description="Index of the first of several units in a chain; rows of the others are named UNIT/LABEL."
     )
-    whole: int = Field(0, ge=0, description="Rows together are the whole device: 1 first choice, 2 second. 0: never.")
+    whole: int = Field(0, ge=0, description="Rows together are the whole device: 1 first choice, then 2, 3. 0: never.")
     value: list[Value] = Field(min_length=1, description="What is known of each row.")
 
     @model_validator(mode="after")

@@ -18,6 +18,9 @@ Raw = int | float | str | bytes | None
 MOST = 2**62
 """What is more does not fit the 64 bits of a sample, and is none."""
 
+ENDS = frozenset({2**31 - 1, -(2**31), 2**32 - 1})
+"""The ends of 32 bits, which agents show for what they do not have."""
+
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,9})?")
 
 
@@ -71,7 +74,7 @@ def number(raw: Raw) -> Decimal | None:
 def worth(value: Value, raw: Raw) -> Decimal | None:
     """Return a raw number if it is a value and not a way to say that there is none."""
     found = number(raw)
-    if found is None or (found < 0 and not value.signed) or found in value.absent:
+    if found is None or (found < 0 and not value.signed) or found in value.absent or found in ENDS:
         return None
     return found
 
