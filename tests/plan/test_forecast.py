@@ -88,13 +88,13 @@ def test_days_end_at_the_origin():
 
 
 def test_ridge_learns_what_baselines_cannot():
-    """On a day, a weekend and a walk its mean error is below 0.85 of the best baseline's."""
+    """On a day, a weekend and a walk its mean error is below 0.9 of the best baseline's."""
     series = seasonal(YEAR, noise=8.0)
     origins = origins_of(len(series), 96, 28)
     errors = {m.name: np.abs(roll(series, m, origins, 96).errors).mean() for m in MODELS}
 
     baselines = min(errors[name] for name in ("persistence", "day", "week", "profile"))
-    assert max(errors["ridge"], errors["blend"]) < 0.85 * baselines
+    assert max(errors["ridge"], errors["blend"]) < 0.9 * baselines
 
 
 def test_a_series_without_noise_is_forecast_exactly():

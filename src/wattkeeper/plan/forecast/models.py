@@ -57,6 +57,8 @@ def profile(_history: Floats, hours: int, weeks: int = 4) -> Predict:
 
 _PENALTY = (3.0, 30.0, 100.0, 300.0)
 """Penalty on standardised features by day ahead, the last for all days after: the further, the less is to be learned."""
+_PLENTY_DAYS = 300
+"""Days to learn from with which the penalties are as above."""
 _SEASON_DAYS = 28
 _LOOK_DAYS = 8
 _LEAST_DAYS = 8
@@ -88,7 +90,7 @@ def ridge(history: Floats, hours: int) -> Predict:
     x, y = x[sound], y[sound]
     centre, width = x.mean(axis=0), x.std(axis=0) + 1e-9
     scaled, mean = (x - centre) / width, y.mean(axis=0)
-    weights = _solved(scaled.T @ scaled, scaled.T @ (y - mean))
+    weights = _solved(scaled.T @ scaled, scaled.T @ (y - mean), max(_PLENTY_DAYS / len(x), 1.0) ** 2)
 
     def predict(past: Floats) -> Floats:
         known = days_of(filled(past))
@@ -101,11 +103,11 @@ def ridge(history: Floats, hours: int) -> Predict:
     return predict
 
 
-def _solved(gram: Floats, target: Floats) -> Floats:
-    """Return the weights of each hour ahead, (features, hours), penalised by its day."""
+def _solved(gram: Floats, target: Floats, scarce: float) -> Floats:
+    """Return the weights of each hour ahead, (features, hours), penalised by its day, and more where days are scarce."""
     parts = np.split(target, range(DAY, target.shape[1], DAY), axis=1)
     eye = np.eye(len(gram))
-    penalties = [_PENALTY[min(d, len(_PENALTY) - 1)] for d in range(len(parts))]
+    penalties = [scarce * _PENALTY[min(d, len(_PENALTY) - 1)] for d in range(len(parts))]
     solved = [np.linalg.solve(gram + p * eye, part) for p, part in zip(penalties, parts, strict=True)]
     return np.concatenate(solved, axis=1)
 
