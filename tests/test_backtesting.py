@@ -37,15 +37,15 @@ def book_of(root: Path, values: list[float], start_ms: int = START, more: str = 
     return book
 
 
-def jobs_at(*hours: int, **more: object) -> list[Job]:
+def jobs_at(*hours: float, **more: object) -> list[Job]:
     """Return jobs of one GPU, one hour and 1 kW, released at these hours."""
-    return [Job(f"j{i}", 1, HOUR, 1000.0, START + h * HOUR, **more) for i, h in enumerate(hours)]
+    return [Job(f"j{i}", 1, HOUR, 1000.0, START + round(h * HOUR), **more) for i, h in enumerate(hours)]
 
 
 def test_savings_name_what_they_are_against(tmp_path):
     """Now at 400, alone or planned at 100 two hours later: 75 % less, and each says against what."""
     book = book_of(tmp_path, [400, 300, 100, 500, 500, 500])
-    found = backtest(book, None, jobs_at(0), gpus=1, setting=Setting(slack_ms=3 * HOUR))
+    found = backtest(book, [], jobs_at(0), gpus={"a": 1}, setting=Setting(slack_ms=3 * HOUR))
     rows = {row.policy: row for row in found.rows}
 
     assert list(rows) == ["run now", "lowest window", "wait awhile", "threshold", "elastic", "planner", "clairvoyant"]
@@ -58,14 +58,14 @@ def test_savings_name_what_they_are_against(tmp_path):
     assert rows["run now"].regret_g == pytest.approx(300)
     assert rows["run now"].above_bound == pytest.approx(3.0)
     told = to_json(found)
-    assert told["counterfactual"].startswith("each job at its release, first come, first served with backfill")
-    assert told["intensity"] == {"id": "intensity:x", "provider": "test", "method": "average"}
+    assert told["counterfactual"].startswith("each job at its release at its own site, first come")
+    assert told["sites"][0]["intensity"] == {"id": "intensity:x", "provider": "test", "method": "average"}
 
 
 def test_holds_that_do_not_see_each_other_collide(tmp_path):
     """Three jobs on one GPU want the same hour: one gets it, the others are late; the planner spreads them."""
     book = book_of(tmp_path, [400, 100, 90, 300, 900, 900, 900])
-    found = backtest(book, None, jobs_at(0, 0, 0), gpus=1, setting=Setting(slack_ms=3 * HOUR))
+    found = backtest(book, [], jobs_at(0, 0, 0), gpus={"a": 1}, setting=Setting(slack_ms=3 * HOUR))
     rows = {row.policy: row for row in found.rows}
 
     assert rows["lowest window"].carbon_g == pytest.approx(90 + 300 + 900)
@@ -78,7 +78,9 @@ def test_holds_that_do_not_see_each_other_collide(tmp_path):
 def test_idle_power_is_not_saved(tmp_path):
     """Of 1 kW a GPU draws 400 W whether held or not: 0.6 kWh move from 400 to 100 g."""
     book = book_of(tmp_path, [400, 300, 100, 500, 500, 500])
-    found = backtest(book, "a", jobs_at(0), gpus=1, setting=Setting(slack_ms=3 * HOUR, idle_w=400.0), names=["planner"])
+    found = backtest(
+        book, ["a"], jobs_at(0), gpus={"a": 1}, setting=Setting(slack_ms=3 * HOUR, idle_w=400.0), names=["planner"]
+    )
 
     assert [r.policy for r in found.rows] == ["run now", "planner", "clairvoyant"]
     assert found.rows[0].carbon_g - found.rows[1].carbon_g == pytest.approx(0.6 * 300)
@@ -89,22 +91,96 @@ def test_faults_say_what_and_where(tmp_path):
     book = book_of(tmp_path, [400.0] * 6)
     soon = Setting(slack_ms=2 * HOUR)
     faults = [
-        (UnknownNameError, "No site named 'b'", {"site": "b"}),
-        (UnknownNameError, "No intensity signal named 'XX' in this book. Known: intensity:x.", {"signal": "XX"}),
+        (UnknownNameError, "No site named 'b'", {"sites": ["b"]}),
+        (UnknownNameError, "No intensity signal named 'XX' in this book. Known: intensity:x.", {"signals": {"a": "XX"}}),
         (ConfigError, "There is no policy 'best'. Choose from run now,", {"names": ["best"]}),
         (UnknownNameError, "No intensity signal named 'oracle'", {"setting": replace(soon, forecast="oracle")}),
         (ConfigError, "An error goes with a perfect forecast only", {"setting": replace(soon, forecast="x", error=0.1)}),
-        (ConfigError, "Say how many with --gpus", {"gpus": None}),
+        (ConfigError, "Say how many with --gpus", {"gpus": {}}),
         (ConfigError, "There are no jobs to run again", {"jobs": []}),
-        (ConfigError, "None of the 1 jobs can be run again. The first, j0: it asks for 1 GPUs", {"gpus": 0.5}),
-        (SignalGapError, "no intensity for 21 of 25 slots, the first at 2025-10-09T15:00:00Z", {"setting": Setting()}),
+        (ConfigError, "None of the 1 jobs can be run again. The first, j0: it asks for 1 GPUs", {"gpus": {"a": 0.5}}),
+        (SignalGapError, "The signals end before the first job's release 2025-10-09T17:00:00Z", {"jobs": jobs_at(8)}),
+        (SignalGapError, "no intensity for 3 of 9 slots, the first at 2025-10-09T06:00:00Z", {"jobs": jobs_at(-3, 2)}),
         (ForesightError, "needs the signal of the day before", {"setting": Setting(slack_ms=2 * HOUR, forecast="day-before")}),
     ]  # fmt: skip
     for kind, words, change in faults:
-        given = {"site": None, "jobs": jobs_at(2), "gpus": 1, "setting": soon, **change}
-        site, jobs = given.pop("site"), given.pop("jobs")
+        given = {"sites": [], "jobs": jobs_at(2), "gpus": {"a": 1}, "setting": soon, **change}
+        sites, jobs = given.pop("sites"), given.pop("jobs")
         with pytest.raises(kind, match=words.replace(".", r"\.")):
-            backtest(book, site, jobs, **given)
+            backtest(book, sites, jobs, **given)
+
+
+def test_no_policy_plans_beyond_the_end_of_the_signal(tmp_path):
+    """6 h are known, mean 250 g. Slack would let j0 wait until after them: it runs in the best hour of the six. The
+    third of three jobs released in the last hour on one GPU is pushed past the end, at 250 g; one at 06:30 has no slot.
+    """
+    book = book_of(tmp_path, [400, 300, 150, 250, 200, 200])
+    one = backtest(book, [], jobs_at(2), gpus={"a": 1}, setting=Setting(slack_ms=24 * HOUR))
+    three = backtest(
+        book, [], jobs_at(0, 5, 5, 5.5), gpus={"a": 1}, setting=Setting(slack_ms=24 * HOUR), names=["planner"]
+    )
+    rows = {row.policy: row for row in three.rows}
+
+    assert (one.cut, one.known_ms) == (1, START + 6 * HOUR)
+    assert {row.carbon_g for row in one.rows if row.policy != "run now"} == {150.0}
+    assert three.skipped == {
+        "j3": "its release 2025-10-09T14:30:00Z leaves no slot before the signal ends 2025-10-09T15:00:00Z"
+    }
+    # now: 400, 200, and one pushed over at the mean of the known hours; planned: 150 in place of 400
+    assert rows["run now"].carbon_g == pytest.approx(400 + 200 + 250)
+    assert rows["clairvoyant"].carbon_g == pytest.approx(150 + 200 + 250)
+    assert (rows["run now"].missed, rows["run now"].unplaced, rows["run now"].after_kwh) == (1, 0, pytest.approx(1.0))
+
+
+def two_sites(root: Path) -> Book:
+    """Return a book of a dirty site and a clean one whose last hours are dirty too."""
+    book = book_of(
+        root, [400, 300, 200, 500, 500, 500], more="pue = 1.0\n[[site]]\nid = 'b'\nintensity = 'intensity:y'\n"
+    )
+    info = SignalInfo("intensity:y", "intensity", "g/kWh", "test")
+    edges = START + HOUR * np.arange(7)
+    rows = pl.DataFrame(
+        {"signal": "intensity:y", "start_ms": edges[:-1], "end_ms": edges[1:], "value": [50.0, 60, 70, 80, 90, 250]}
+    )
+    book.take(Intake("test", signals=rows.select(SIGNALS.schema.names()), signal_infos=[info]), now_ms=0)
+    return book
+
+
+def test_time_and_place_are_told_apart(tmp_path):
+    """Two jobs at a, 1 h of slack. Moving takes 0.1 kWh at b's mean of 100 g (10 g) and an hour; b has one GPU.
+
+    Now: 2 × 400. By time alone: both at 200 in the third hour. By place alone: both go to b, where they are an hour later;
+    one runs at 60, the other waits for it and runs at 70. The planner can do no better.
+    """
+    book = two_sites(tmp_path)
+    jobs = jobs_at(0, 0, sites={"a": (0.0, 0), "b": (0.1, HOUR)})
+    found = backtest(book, [], jobs, gpus={"a": 2, "b": 1}, setting=Setting(slack_ms=2 * HOUR))
+    rows = {row.policy: row for row in found.rows}
+
+    assert [(s.site, s.gpus, s.signal.id) for s in found.stages] == [("a", 2, "intensity:x"), ("b", 1, "intensity:y")]
+    assert rows["run now"].carbon_g == pytest.approx(800)
+    assert rows["clairvoyant at home"].carbon_g == rows["lowest window"].carbon_g == pytest.approx(400)
+    assert (rows["cleanest site"].carbon_g, rows["cleanest site"].moved) == (pytest.approx(60 + 70 + 20), 2)
+    assert rows["cleanest site"].energy_kwh == pytest.approx(2.2)
+    for name in ("planner", "clairvoyant"):
+        assert (rows[name].carbon_g, rows[name].moved, rows[name].missed) == (pytest.approx(60 + 70 + 20), 2, 0)
+    assert (rows["planner at home"].carbon_g, rows["planner at home"].moved) == (pytest.approx(400), 0)
+    assert found.bound_g <= 150
+
+
+def test_a_site_that_a_job_may_not_use_is_not_used(tmp_path):
+    """One may run at a only, one needs more GPUs than b has; the third goes to b."""
+    book = two_sites(tmp_path)
+    jobs = [
+        replace(jobs_at(0)[0], id="bound", sites={"a": (0.0, 0)}),
+        replace(jobs_at(0)[0], id="gang", gpus=2),
+        replace(jobs_at(0)[0], id="free"),
+    ]
+    found = backtest(book, [], jobs, gpus={"a": 4, "b": 1}, setting=Setting(slack_ms=0), names=["planner"])
+
+    assert {row.policy: row.moved for row in found.rows} == {
+        "run now": 0, "planner": 1, "clairvoyant at home": 0, "clairvoyant": 1,
+    }  # fmt: skip
 
 
 def test_a_recorded_forecast_misleads_as_it_did_then(tmp_path):
@@ -117,10 +193,10 @@ def test_a_recorded_forecast_misleads_as_it_did_then(tmp_path):
     )
     book.take(Intake("test", signals=seen.select(SIGNALS.schema.names()).head(5), signal_infos=[info]), now_ms=0)
     setting = Setting(slack_ms=3 * HOUR, forecast="ahead")
-    with pytest.raises(ForesightError, match="no value for 1 of 6 slots"):
-        backtest(book, None, jobs_at(0), gpus=1, setting=setting)
+    with pytest.raises(ForesightError, match="lacks 1 of the slots"):
+        backtest(book, [], jobs_at(0), gpus={"a": 1}, setting=setting)
     book.take(Intake("test", signals=seen.select(SIGNALS.schema.names()), signal_infos=[info]), now_ms=0)
-    found = {row.policy: row.carbon_g for row in backtest(book, None, jobs_at(0), gpus=1, setting=setting).rows}
+    found = {row.policy: row.carbon_g for row in backtest(book, [], jobs_at(0), gpus={"a": 1}, setting=setting).rows}
 
     assert found["lowest window"] == pytest.approx(300)
     assert found["clairvoyant"] == pytest.approx(100)
@@ -150,8 +226,9 @@ def test_a_books_own_jobs_run_again(tmp_path):
     )
     book.take(intake(Fleet("a", 8, 4), held, ["x", "y", "z"], (START, START + 8 * HOUR), 60_000), now_ms=0)
     loop.attribute(book)
-    found, rejects = book_history(book, None, START, START + 8 * HOUR)
-    part, _ = book_history(book, "a", START + HOUR, START + 4 * HOUR)
+    found, rejects = book_history(book, [], START, START + 8 * HOUR)
+    part, _ = book_history(book, ["a"], START + HOUR, START + 4 * HOUR)
+    assert found[0].sites == {"a": (0.0, 0)}
 
     assert rejects == []
     assert [(j.id, j.gpus, j.duration_ms, j.power_w, j.release_ms) for j in found] == [
@@ -160,11 +237,11 @@ def test_a_books_own_jobs_run_again(tmp_path):
         ("z", 4, 2 * HOUR, 500.0, START + 4 * HOUR),
     ]
     assert [j.id for j in part] == ["y"]
-    run = backtest(book, None, found, setting=Setting(slack_ms=4 * HOUR), names=[])
+    run = backtest(book, [], found, setting=Setting(slack_ms=4 * HOUR), names=[])
     ledger = (
         book.postings.scan().filter(pl.col("job_id").is_not_null()).select(pl.col("carbon_g").sum()).collect().item()
     )
-    assert run.gpus == 8
+    assert run.stages[0].gpus == 8
     assert run.rows[0].energy_kwh == pytest.approx(2 + 0.4 + 4)
     assert run.rows[0].carbon_g == pytest.approx(ledger)
 
@@ -181,7 +258,7 @@ def test_a_recorded_history_on_a_recorded_grid(tmp_path):
         Job(f"j{i}", gpus, round(h * HOUR), 500.0, 1_672_531_200_000 + round(at * HOUR))
         for i, (at, h, gpus) in enumerate(rows.iter_rows())
     ]
-    found = backtest(book, None, jobs, gpus=200, setting=Setting())
+    found = backtest(book, [], jobs, gpus={"a": 200}, setting=Setting())
     rows = {row.policy: row for row in found.rows}
 
     assert found.jobs > 200

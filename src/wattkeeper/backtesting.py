@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from wattkeeper.attribution import Progress
 from wattkeeper.config import SiteConfig
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, UnknownNameError
@@ -19,6 +20,8 @@ from wattkeeper.core.roles import Reject, SignalInfo
 from wattkeeper.core.signal import Signal
 from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.lake.book import Book
+from wattkeeper.loop import quiet
+from wattkeeper.plan.place import Plan
 from wattkeeper.plan.problem import NEVER_MS, Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies, rolling
 from wattkeeper.plan.simulate.foresight import Foresight, erring, forecast, perfect, recorded, rolled
@@ -28,10 +31,14 @@ from wattkeeper.valuing import signal_of
 
 Floats = NDArray[np.float64]
 
-NOW, PLANNER, CLAIRVOYANT = "run now", "planner", "clairvoyant"
-NAMES = (*policies.POLICIES, PLANNER)
+NOW, PLANNER, CLAIRVOYANT, AT_HOME = "run now", "planner", "clairvoyant", " at home"
+NAMES = (*policies.POLICIES, PLANNER + AT_HOME, PLANNER)
+OF_SEVERAL_SITES = frozenset({"cleanest site", PLANNER + AT_HOME})
+"""Policies that say nothing new where there is one site."""
 FORECASTS = ("perfect", "ridge", "day-before")
-COUNTERFACTUAL = "each job at its release, first come, first served with backfill, on the same GPUs and signal"
+COUNTERFACTUAL = (
+    "each job at its release at its own site, first come, first served with backfill, same GPUs and signals"
+)
 """What a saving is against."""
 
 _AFTER_MS = 2 * MS_PER_DAY
@@ -70,6 +77,7 @@ class Row:
     saving: carbon, over that of running now. regret_g: weighed cost above that of the clairvoyant plan. above_bound:
     weighed cost over the bound, less 1; None where the bound does not speak of it: a deadline was missed that the plan
     keeps, or GPUs changed. All three are None where a job did not end. delay_p95_h, delay_p99_h: of the jobs that ended.
+    moved: jobs that ran away from home. after_kwh: energy drawn after the signals end.
     """
 
     policy: str
@@ -83,19 +91,33 @@ class Row:
     missed: int
     unplaced: int
     suspended: int
+    moved: int
+    after_kwh: float
     weighed_g: float
     regret_g: float | None
     above_bound: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Backtest:
-    """A history under several policies. signal: where the intensity comes from. skipped: jobs by id, with the reason."""
+class Stage:
+    """A site as it was run again. signal: where its intensity comes from."""
 
     site: str
-    signal: SignalInfo
-    grid: Grid
     gpus: int
+    signal: SignalInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """A history under several policies. skipped: jobs by id, with the reason.
+
+    known_ms: until when the signals reach; no policy plans beyond it, and cut jobs have their deadline there.
+    """
+
+    stages: tuple[Stage, ...]
+    grid: Grid
+    known_ms: int
+    cut: int
     jobs: int
     setting: Setting
     rows: tuple[Row, ...]
@@ -106,62 +128,92 @@ class Backtest:
 
 def backtest(
     book: Book,
-    site: str | None,
+    sites: Sequence[str],
     jobs: Sequence[Job],
     *,
     setting: Setting,
-    names: Sequence[str] = NAMES,
-    gpus: int | None = None,
-    signal: str | None = None,
+    names: Sequence[str] = (),
+    gpus: Mapping[str, float] | None = None,
+    signals: Mapping[str, str] | None = None,
     rejects: Sequence[Reject] = (),
+    progress: Progress = quiet,
 ) -> Backtest:
-    """Run jobs again on a site of a book.
+    """Run jobs again on sites of a book; none named means all of it.
 
-    names: policies; running now and the clairvoyant plan are always there. gpus: of the cluster; default: all of the
-    site. signal: id of another intensity than the site's. Raises ConfigError, UnknownNameError, SignalGapError.
+    names: policies, none named means all that say something; running now and the clairvoyant plan are always there.
+    gpus: by site; default: all of it. signals: ids of other intensities than the sites', by site.
+    Raises ConfigError, UnknownNameError, SignalGapError, ForesightError.
     """
-    for name in names:
-        if name not in NAMES:
-            raise ConfigError(f"There is no policy '{name}'. Choose from {', '.join(NAMES)}.")
-    if setting.forecast != "perfect" and setting.error:
-        raise ConfigError("An error goes with a perfect forecast only. Leave out --error, or --forecast.")
-    if not jobs:
-        raise ConfigError("There are no jobs to run again. Choose another period or file.")
-    one = _site_named(book, site)
-    intensity = _intensity(book, one, signal)
-    prices = signal_of(book, one, "price")
-    if setting.weights.money_g and prices is None:
-        raise ConfigError(f"Site '{one.id}' names no price, and money has a weight. Set price in the site file.")
-    held = Jobs.of([_as_set(job, setting) for job in jobs], [Site(one.id, 1.0, 0.0)])
-    grid = _grid(held, intensity, setting)
-    place = _place(book, one, grid, gpus, intensity, prices)
-    past, skipped = history(grid, place, held, setting.weights, slack_ms=setting.slack_ms)
+    chosen = sites_named(book, sites)
+    _check(chosen, jobs, setting, names, gpus or {}, signals or {})
+    intensity = [_intensity(book, one, (signals or {}).get(one.id)) for one in chosen]
+    prices = [signal_of(book, one, "price") for one in chosen]
+    for one, price in zip(chosen, prices, strict=True):
+        if setting.weights.money_g and price is None:
+            raise ConfigError(f"Site '{one.id}' names no price, and money has a weight. Set price in the site file.")
+    given = [_as_set(job, setting) for job in jobs]
+    held = Jobs.of(given, [Site(one.id, 1.0, 0.0) for one in chosen])
+    reach = [s for s in (*intensity, *(prices if setting.weights.money_g else ())) if s is not None]
+    grid, known = _grid(held, min(int(s.breaks_ms[-1]) for s in reach), setting)
+    places = [
+        _place(book, one, grid, (gpus or {}).get(one.id), own, price)
+        for one, own, price in zip(chosen, intensity, prices, strict=True)
+    ]
+    home = _homes(given, [one.id for one in chosen])
+    past, skipped = history(
+        grid, places, held, setting.weights, slack_ms=setting.slack_ms, known=known, home=home
+    )  # fmt: skip
     if not len(past.jobs):
         name, why = next(iter(skipped.items()))
         raise ConfigError(f"None of the {len(skipped)} jobs can be run again. The first, {name}: {why}.")
-    return _compare(past, names, _foresight(book, past, intensity, setting), setting, intensity.info, skipped, rejects)
+    stages = tuple(Stage(one.id, count, own.info) for one, count, own in zip(chosen, past.gpus, intensity, strict=True))
+    asked = names or [n for n in NAMES if len(chosen) > 1 or n not in OF_SEVERAL_SITES]
+    rows, bound_g = compare(past, _foresight(book, past, intensity, setting), asked, setting, progress)
+    known_ms = grid.at_ms(known)
+    return Backtest(
+        stages, grid, known_ms, past.cut, len(past.jobs), setting, rows, bound_g, skipped, tuple(rejects)
+    )  # fmt: skip
 
 
-def _compare(
-    past: History, names: Sequence[str], seen: Foresight, setting: Setting, info: SignalInfo,
-    skipped: dict[str, str], rejects: Sequence[Reject],
-) -> Backtest:  # fmt: skip
-    """Run each policy, and put what came of it beside running now and the clairvoyant plan."""
-    made, free = rolling.clairvoyant(past)
-    priced = not bool(np.isnan(np.asarray(past.site.price_per_kwh)).any())
+def compare(
+    past: History,
+    seen: Foresight,
+    names: Sequence[str],
+    setting: Setting,
+    progress: Progress = quiet,
+    best: tuple[Plan, NDArray[np.bool_]] | None = None,
+) -> tuple[tuple[Row, ...], float]:
+    """Run each policy; return what came of each beside running now and the clairvoyant plan, and the bound [g].
+
+    best: what `rolling.clairvoyant` found for this history, where that was done before.
+    """
+    priced = not bool(np.isnan(past.column("price_per_kwh")).any())
+    steps = [*dict.fromkeys((NOW, *names)), *([CLAIRVOYANT + AT_HOME] if len(past.sites) > 1 else []), CLAIRVOYANT]
+    found, free, bound_g = [], np.zeros(len(past.jobs), np.bool_), 0.0
+    for i, name in enumerate(steps):
+        progress(name, i, len(steps))
+        where = past.at_home() if name.endswith(AT_HOME) else past
+        if name.startswith(CLAIRVOYANT):
+            made, free = best if best and name == CLAIRVOYANT else rolling.clairvoyant(where)
+            bound_g, wish = made.bound_g, rolling.as_wish(where, made)
+        else:
+            wish = _policy(name, setting, partial(progress, name))(where, seen)
+        found.append(run(where, name, wish, priced=priced))
+    # the last step was the clairvoyant plan, so free and bound_g are of it
+    return tuple(_row(one, found[0], found[-1], bound_g, free) for one in found), bound_g
+
+
+def _policy(
+    name: str, setting: Setting, progress: Callable[[int, int], None]
+) -> Callable[[History, Foresight], Wish]:  # fmt: skip
+    if name.startswith(PLANNER):
+        return partial(rolling.planner, progress=progress)
     asked: dict[str, Callable[[History, Foresight], Wish]] = {
         **policies.POLICIES,
         "threshold": partial(policies.threshold, quantile=setting.quantile),
         "elastic": partial(policies.elastic, scaling=setting.scaling),
-        PLANNER: rolling.planner,
     }
-    found = [run(past, n, asked[n](past, seen), priced=priced) for n in dict.fromkeys((NOW, *names))]
-    found.append(run(past, CLAIRVOYANT, rolling.as_wish(past, made), priced=priced))
-    bound_g = made.bound_g
-    rows = tuple(_row(one, found[0], found[-1], bound_g, free) for one in found)
-    return Backtest(
-        past.site.id, info, past.grid, past.gpus, len(past.jobs), setting, rows, bound_g, skipped, tuple(rejects)
-    )
+    return asked[name]
 
 
 def _row(one: Outcome, now: Outcome, best: Outcome, bound_g: float, free: NDArray[np.bool_]) -> Row:
@@ -174,19 +226,51 @@ def _row(one: Outcome, now: Outcome, best: Outcome, bound_g: float, free: NDArra
     return Row(
         one.policy, one.energy_kwh, one.carbon_g, one.cost,
         1 - one.carbon_g / now.carbon_g if whole and not now.unplaced and now.carbon_g else None,
-        mean, p95, p99, int(one.missed.sum()), one.unplaced, one.suspended, one.weighed_g,
+        mean, p95, p99, int(one.missed.sum()), one.unplaced, one.suspended, one.moved, one.after_kwh, one.weighed_g,
         one.weighed_g - best.weighed_g if whole and not best.unplaced else None,
         one.weighed_g / bound_g - 1 if spoken_of else None,
     )  # fmt: skip
 
 
-def _site_named(book: Book, site: str | None) -> SiteConfig:
-    sites = {s.id: s for s in book.site_file.site}
-    if site is None and len(sites) > 1:
-        raise ConfigError(f"The book has several sites ({', '.join(sites)}). Name one with --site.")
-    if site is not None and site not in sites:
-        raise UnknownNameError("site", site, list(sites))
-    return sites[site] if site else next(iter(sites.values()))
+def sites_named(book: Book, sites: Sequence[str]) -> list[SiteConfig]:
+    """Return sites of the book by name; all where none is named. Raises UnknownNameError."""
+    known = {s.id: s for s in book.site_file.site}
+    for name in sites:
+        if name not in known:
+            raise UnknownNameError("site", name, list(known))
+    return [known[name] for name in dict.fromkeys(sites)] or list(known.values())
+
+
+def _check(
+    chosen: Sequence[SiteConfig], jobs: Sequence[Job], setting: Setting, names: Sequence[str],
+    gpus: Mapping[str, float], signals: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Raise ConfigError or UnknownNameError for what cannot be meant."""
+    for name in names:
+        if name not in NAMES:
+            raise ConfigError(f"There is no policy '{name}'. Choose from {', '.join(NAMES)}.")
+    if setting.forecast != "perfect" and setting.error:
+        raise ConfigError("An error goes with a perfect forecast only. Leave out --error, or --forecast.")
+    if setting.forecast not in FORECASTS and len(chosen) > 1:
+        raise ConfigError(
+            f"The forecast '{setting.forecast}' is of one signal, and {len(chosen)} sites are run again. Name one site, or "
+            f"choose from {', '.join(FORECASTS)}."
+        )
+    for name in (*gpus, *signals):
+        if name not in [one.id for one in chosen]:
+            raise UnknownNameError("site", name, [one.id for one in chosen])
+    if not jobs:
+        raise ConfigError("There are no jobs to run again. Choose another period or file.")
+
+
+def _homes(jobs: Sequence[Job], sites: Sequence[str]) -> NDArray[np.int64]:
+    """Return where each job runs if nobody moves it: of its sites the one its data need least energy to get to."""
+    number = {site: i for i, site in enumerate(sites)}
+    found = []
+    for job in jobs:
+        named = [site for site in job.sites if site in number]
+        found.append(number[min(named, key=lambda s: job.sites[s][0])] if named else 0)
+    return np.array(found, np.int64)
 
 
 def _intensity(book: Book, one: SiteConfig, signal: str | None) -> Signal:
@@ -219,19 +303,21 @@ def _as_set(job: Job, setting: Setting) -> Job:
     )
 
 
-def _grid(jobs: Jobs, intensity: Signal, setting: Setting) -> Grid:
-    """Return the time to be run again: to two days after the last deadline, as far as the signal reaches."""
+def _grid(jobs: Jobs, reach_ms: int, setting: Setting) -> tuple[Grid, int]:
+    """Return the time to be run again, to two days after the last deadline, and the slots the signals reach over."""
     slot_ms = setting.slot_ms
     start_ms = int(jobs.release_ms.min()) // slot_ms * slot_ms
-    asked = jobs.release_ms + jobs.duration_ms + setting.slack_ms
-    last_ms = int(np.where(jobs.deadline_ms == NEVER_MS, asked, jobs.deadline_ms).max())
-    last_ms = max(last_ms, int((jobs.release_ms + jobs.duration_ms).max()))
-    slots = -(-(last_ms - start_ms) // slot_ms)
-    reach = (int(intensity.breaks_ms[-1]) - start_ms) // slot_ms
-    return Grid(start_ms, slot_ms, int(max(min(slots + _AFTER_MS // slot_ms, reach), slots)))
+    asked = jobs.release_ms + jobs.duration_ms
+    wanted = np.where(jobs.deadline_ms == NEVER_MS, asked + setting.slack_ms, jobs.deadline_ms)
+    last_ms = int(min(wanted.max(), max(reach_ms, int(asked.max()))))
+    last_ms = max(last_ms, int((asked + jobs.transfer_ms.max(1)).max()))
+    slots = -(-(last_ms - start_ms) // slot_ms) + _AFTER_MS // slot_ms
+    return Grid(start_ms, slot_ms, slots), int(np.clip((reach_ms - start_ms) // slot_ms, 0, slots))
 
 
-def _place(book: Book, one: SiteConfig, grid: Grid, gpus: int | None, intensity: Signal, prices: Signal | None) -> Site:
+def _place(
+    book: Book, one: SiteConfig, grid: Grid, gpus: float | None, intensity: Signal, prices: Signal | None
+) -> Site:
     counted = sum(a.kind == "gpu" for a in book.tree().walk(one.id))
     if not (gpus or counted):
         raise ConfigError(f"Site '{one.id}' has no GPUs in the book. Say how many with --gpus.")
@@ -245,21 +331,23 @@ def _place(book: Book, one: SiteConfig, grid: Grid, gpus: int | None, intensity:
     )
 
 
-def _foresight(book: Book, past: History, intensity: Signal, setting: Setting) -> Foresight:
-    true = np.asarray(past.site.intensity_g_per_kwh, np.float64)
+def _foresight(book: Book, past: History, intensity: Sequence[Signal], setting: Setting) -> Foresight:
+    true = past.column("intensity_g_per_kwh")
     if setting.forecast == "perfect":
         return erring(true, setting.error, setting.seed) if setting.error else perfect(true)
     if setting.forecast not in FORECASTS:
-        return recorded(true, mean_over(_imported(book, setting.forecast), past.grid))
+        seen = mean_over(_imported(book, setting.forecast), past.grid)
+        seen[past.known :] = true[0, past.known :]
+        return recorded(true, seen)
     day = MS_PER_DAY // setting.slot_ms
     if setting.forecast == "ridge" and setting.slot_ms != MS_PER_HOUR:
         raise ConfigError("The forecast 'ridge' is by the hour. Leave out --slot.")
     days = _LEARNT_DAYS if setting.forecast == "ridge" else 1
-    before = mean_over(intensity, Grid(past.grid.start_ms - days * MS_PER_DAY, setting.slot_ms, days * day))
+    learnt = Grid(past.grid.start_ms - days * MS_PER_DAY, setting.slot_ms, days * day)
+    before = [mean_over(signal, learnt) for signal in intensity]
     if setting.forecast == "day-before":
-        return rolled(true, before)
-    known = np.flatnonzero(~np.isnan(before))
-    return forecast(true, before[known[0] :] if len(known) else before[:0])
+        return rolled(true, np.stack(before))
+    return forecast(true, [one[np.argmax(~np.isnan(one)) if (~np.isnan(one)).any() else len(one) :] for one in before])
 
 
 def read_history(path: Path) -> tuple[list[Job], list[Reject]]:
@@ -270,28 +358,36 @@ def read_history(path: Path) -> tuple[list[Job], list[Reject]]:
     return [job for job in jobs if job.release_ms != _UNKNOWN_MS], rejects
 
 
-def book_history(book: Book, site: str | None, start_ms: int, end_ms: int) -> tuple[list[Job], list[Reject]]:
-    """Return the jobs of a site that began in [start_ms, end_ms) and have ended, as the book knows them.
+def book_history(
+    book: Book, sites: Sequence[str], start_ms: int, end_ms: int, move: tuple[float, int] | None = None
+) -> tuple[list[Job], list[Reject]]:
+    """Return the jobs of some sites (none named: all) that began in [start_ms, end_ms) and ended, as the book knows them.
 
-    Release is when a job was asked for (or began, where nobody knows), power the ledger's energy over its GPU time.
+    Release is when a job was asked for (or began, where nobody knows), power the ledger's energy over its GPU time, and
+    its home the site where it drew most. move: energy over PUE [kWh] and time [ms] that moving a job's data to another
+    of the sites takes; None to leave each where it was.
     """
-    one = _site_named(book, site)
+    chosen = [one.id for one in sites_named(book, sites)]
     rows = book.jobs().filter(pl.col("start_ms").is_between(start_ms, end_ms, closed="left"))
-    energy = (
+    drawn = (
         book.job_days.scan()
-        .filter((pl.col("site") == one.id) & pl.col("job_id").is_not_null())
-        .group_by("job_id")
+        .filter(pl.col("site").is_in(chosen) & pl.col("job_id").is_not_null())
+        .group_by("job_id", "site")
         .agg(pl.col("energy_mj").sum())
+        .sort("energy_mj", "site", descending=True)
+        .group_by("job_id", maintain_order=True)
+        .agg(pl.col("energy_mj").sum(), pl.col("site").first())
         .collect()
     )
-    held = book.allocations()
-    gpu_assets = [a.id for a in book.tree().walk(one.id) if a.kind == "gpu"]
+    tree = book.tree()
+    gpu_assets = [a.id for site in chosen for a in tree.walk(site) if a.kind == "gpu"]
     counted = (
-        held.filter(pl.col("asset").is_in(gpu_assets))
+        book.allocations()
+        .filter(pl.col("asset").is_in(gpu_assets))
         .group_by("job_id")
         .agg(pl.col("asset").n_unique().cast(pl.Int64).alias("counted"))
     )
-    rows = rows.join(energy, on="job_id", how="left").join(counted, on="job_id", how="left").sort("start_ms", "job_id")
+    rows = rows.join(drawn, on="job_id", how="left").join(counted, on="job_id", how="left").sort("start_ms", "job_id")
     jobs, rejects = [], []
     for row in rows.iter_rows(named=True):
         gpus = row["gpus"] or row["counted"]
@@ -302,7 +398,8 @@ def book_history(book: Book, site: str | None, start_ms: int, end_ms: int) -> tu
         length_ms = row["end_ms"] - row["start_ms"]
         release_ms = row["start_ms"] if row["submit_ms"] is None else row["submit_ms"]
         power_w = row["energy_mj"] / length_ms / gpus  # mJ / ms = W
-        jobs.append(Job(row["job_id"], gpus, length_ms, power_w, release_ms))
+        allowed = {row["site"]: (0.0, 0)} | ({s: move for s in chosen if s != row["site"]} if move else {})
+        jobs.append(Job(row["job_id"], gpus, length_ms, power_w, release_ms, sites=allowed))
     return jobs, rejects
 
 
@@ -314,21 +411,27 @@ def _unfit(row: Mapping[str, Any], gpus: int | None) -> str:
         return "has no duration"
     if not gpus:
         return "held no GPUs"
-    return "" if row["energy_mj"] is not None else "has no energy at this site in the ledger"
+    return "" if row["energy_mj"] is not None else "has no energy at these sites in the ledger"
 
 
 def to_json(found: Backtest) -> dict[str, Any]:
     """Return everything as plain data."""
-    setting = asdict(found.setting)
     return {
-        "site": found.site,
-        "intensity": {"id": found.signal.id, "provider": found.signal.provider, "method": found.signal.method},
+        "sites": [
+            {
+                "id": one.site,
+                "gpus": one.gpus,
+                "intensity": {"id": one.signal.id, "provider": one.signal.provider, "method": one.signal.method},
+            }
+            for one in found.stages
+        ],
         "start": iso(found.grid.start_ms),
         "end": iso(found.grid.end_ms),
+        "signals_end": iso(found.known_ms),
+        "deadlines_cut": found.cut,
         "slot_min": found.grid.slot_ms / 60_000,
-        "gpus": found.gpus,
         "jobs": found.jobs,
-        "setting": setting,
+        "setting": asdict(found.setting),
         "counterfactual": COUNTERFACTUAL,
         "bound_weighed_g": found.bound_g,
         "policies": [asdict(row) for row in found.rows],

@@ -1,9 +1,12 @@
-"""Power budgets: running jobs with their curves and limits over time from files, and the caps that keep them."""
+"""Power budgets: running jobs with their curves and limits over time, and the caps that keep them.
+
+Jobs come from a file, or from a book with the curves in a file.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,20 +14,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.clock import iso
-from wattkeeper.core.errors import ConfigError, ImportFileError
+from wattkeeper.core.errors import ConfigError, ImportFileError, UnknownNameError
+from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.integrations.csvfile.link import open_sheet
 from wattkeeper.integrations.csvfile.numbers import read_reals
 from wattkeeper.integrations.csvfile.times import read_times
+from wattkeeper.lake.book import Book
 from wattkeeper.plan.budget import Budget, BudgetError, Load, allot, even
+from wattkeeper.planning import Usual
 
 JOB_COLUMNS = ("job_id", "gpus", "curve", "tier", "floor", "weight", "row", "start", "end")
 """Columns of a jobs file; the first three must be there."""
+
+BOOK_COLUMNS = ("job_id", "curve", "tier", "floor", "weight", "start", "end")
+"""Columns of a jobs file beside a book, which knows the rest; the first two must be there."""
 
 LIMIT_COLUMNS = ("start", "end", "limit_kw", "row")
 """Columns of a limits file; the first three must be there."""
 
 _ALWAYS_MS = 2**61
+
+DRAWN_MS = MS_PER_DAY
+"""How long before an instant the ledger is asked what a job draws [ms]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +131,135 @@ def always(kw: float | None, rows_kw: Mapping[str, float]) -> list[Limit]:
 def read_jobs(path: Path) -> list[Running]:
     """Return the running jobs of a file. Raises ImportFileError with the row of what cannot be read."""
     found = []
-    for row, cells in _rows(path, JOB_COLUMNS, 3, ("gpus", "floor", "weight"), ("start", "end")):
-        power, throughput = _curve(cells["curve"], path, row)
+    for row, cells in _rows(path, JOB_COLUMNS, JOB_COLUMNS[:3], ("gpus", "floor", "weight"), ("start", "end")):
         gpus = cells["gpus"]
         if gpus != int(gpus):
             raise ImportFileError(f"{path} row {row}: gpus is not a whole number.")
-        load = Load(
-            cells["job_id"], int(gpus), power, throughput, (cells.get("tier") or "deadline").strip().lower(),
-            cells.get("floor") or 0.0, 1.0 if cells.get("weight") is None else cells["weight"], cells.get("row") or "",
-        )  # fmt: skip
-        start, end = cells.get("start"), cells.get("end")
-        found.append(Running(load, -_ALWAYS_MS if start is None else start, _ALWAYS_MS if end is None else end))
+        found.append(_running(cells, int(gpus), cells.get("row") or "", path, row))
     return found
+
+
+def _running(cells: Mapping[str, Any], gpus: int, where: str, path: Path, row: int) -> Running:
+    power, throughput = _curve(cells["curve"], path, row)
+    load = Load(
+        cells["job_id"], gpus, power, throughput, (cells.get("tier") or "deadline").strip().lower(),
+        cells.get("floor") or 0.0, 1.0 if cells.get("weight") is None else cells["weight"], where,
+    )  # fmt: skip
+    start, end = cells.get("start"), cells.get("end")
+    return Running(load, -_ALWAYS_MS if start is None else start, _ALWAYS_MS if end is None else end)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A job that holds GPUs: how many (where nobody says, shares add up, to one at least), which, since when [ms UTC]."""
+
+    gpus: int
+    assets: tuple[str, ...]
+    start_ms: int
+
+
+def book_jobs(book: Book, at_ms: int, path: Path | None, rows: Collection[str]) -> tuple[list[Running], list[str]]:
+    """Return the jobs that hold GPUs at an instant by a book, and the ids of those without a curve.
+
+    path: their curves, of the jobs that have one. A job without one is never capped, and counts at what it drew, by the
+    ledger, in the day before; one that has only just begun at what its user's jobs usually draw. rows: assets, such as
+    racks, that have a limit of their own; a job that holds GPUs under several of them is refused.
+    Raises ConfigError, and ImportFileError with the row of what cannot be read.
+    """
+    held = _held(book, at_ms)
+    if not held:
+        raise ConfigError(f"No job holds GPUs at {iso(at_ms)} by the book. Choose another time with --at.")
+    tree = book.tree()
+    if strange := sorted(set(rows) - set(tree.assets)):
+        raise UnknownNameError("asset", strange[0], [a.id for a in tree.assets.values() if a.kind == "rack"])
+    given = [] if path is None else _rows(path, BOOK_COLUMNS, BOOK_COLUMNS[:2], ("floor", "weight"), ("start", "end"))
+    found = {}
+    for row, cells in given:
+        job = cells["job_id"]
+        if job not in held:
+            raise ImportFileError(f"{path} row {row}: job {job} holds no GPUs at {iso(at_ms)} by the book.")
+        found[job] = _running(cells, held[job].gpus, _row_of(tree, job, held[job], rows), path or Path(), row)
+    lone = [job for job in held if job not in found]
+    drawn_w = _drawn_w(book, at_ms, {job: held[job] for job in lone})
+    for job, watts in drawn_w.items():
+        row_of = _row_of(tree, job, held[job], rows)
+        load = Load(job, held[job].gpus, np.array([watts]), np.ones(1), "critical", row=row_of)
+        found[job] = Running(load, -_ALWAYS_MS, _ALWAYS_MS)
+    return [found[job] for job in held], lone
+
+
+def _held(book: Book, at_ms: int) -> dict[str, Holder]:
+    """Return the jobs that hold GPUs at an instant, by id."""
+    tree = book.tree()
+    gpus = [a.id for a in tree.assets.values() if a.kind in {"gpu", "mig"}]
+    open_end = pl.col("end_ms").is_null() | (pl.col("end_ms") > at_ms)
+    running = book.allocations().filter((pl.col("start_ms") <= at_ms) & open_end & pl.col("asset").is_in(gpus))
+    # where one source counts GPUs and another names them, those that are named
+    named = running.filter(pl.col("estimated") == pl.col("estimated").min().over("job_id"))
+    asked = dict(book.jobs().select("job_id", "gpus").iter_rows())
+    held = {}
+    for (job,), rows in sorted(named.group_by("job_id"), key=lambda x: str(x[0][0])):
+        assets = dict(rows.select("asset", "share").iter_rows())
+        count = asked.get(job) or round(sum(share * tree[asset].slice for asset, share in assets.items()))
+        start_ms = int(rows["start_ms"].min())  # type: ignore[arg-type]
+        held[str(job)] = Holder(max(count, 1), tuple(sorted(assets)), start_ms)
+    return held
+
+
+def _drawn_w(book: Book, at_ms: int, held: Mapping[str, Holder]) -> dict[str, float]:
+    """Return what one GPU of each job drew in the whole hours of the day before an instant [W].
+
+    Raises ConfigError where neither that nor what other jobs drew is known.
+    """
+    end_ms = at_ms // MS_PER_HOUR * MS_PER_HOUR
+    gpus = [a.id for a in book.tree().assets.values() if a.kind in {"gpu", "mig"}]
+    lines = book.postings.scan().filter(
+        pl.col("job_id").is_in(list(held)) & pl.col("asset").is_in(gpus)
+        & pl.col("hour_ms").is_between(end_ms - DRAWN_MS, end_ms, closed="left")
+    )  # fmt: skip
+    energy_mj: dict[str, int] = dict(lines.group_by("job_id").agg(pl.col("energy_mj").sum()).collect().iter_rows())
+    users = dict(book.jobs().filter(pl.col("job_id").is_in(list(held))).select("job_id", "user").iter_rows())
+    usual, found = Usual(book), {}
+    for job, one in held.items():
+        span_ms = end_ms - max(one.start_ms, end_ms - DRAWN_MS)
+        watts = (
+            energy_mj[job] / span_ms / one.gpus
+            if job in energy_mj and span_ms > 0
+            else usual.power_w(users.get(job) or "")
+        )
+        if watts is None:
+            raise ConfigError(
+                f"The ledger has no energy of job {job} nor of any other. Attribute it first, or give a curve."
+            )
+        found[job] = watts
+    return found
+
+
+def _row_of(tree: AssetTree, job: str, held: Holder, rows: Collection[str]) -> str:
+    """Return the asset with a limit of its own that a job's GPUs stand under, the nearest; "" for none."""
+    found = {next((a for a in (gpu, *tree.ancestors(gpu)) if a in rows), "") for gpu in held.assets}
+    if len(found) > 1:
+        raise ConfigError(
+            f"Job {job} holds GPUs under {' and '.join(sorted(f or 'none' for f in found))}, and has one cap, so that it "
+            "counts towards one row. Limit the site, or an asset above both."
+        )
+    return found.pop()
 
 
 def read_limits(path: Path) -> list[Limit]:
     """Return the limits of a file. Raises ImportFileError with the row of what cannot be read."""
-    rows = _rows(path, LIMIT_COLUMNS, 3, ("limit_kw",), ("start", "end"))
+    rows = _rows(path, LIMIT_COLUMNS, LIMIT_COLUMNS[:3], ("limit_kw",), ("start", "end"))
     return [Limit(c["start"], c["end"], c["limit_kw"], c.get("row") or "") for _, c in rows]
 
 
 def _rows(
-    path: Path, columns: Sequence[str], required: int, reals: Sequence[str], times: Sequence[str]
+    path: Path, columns: Sequence[str], required: Sequence[str], reals: Sequence[str], times: Sequence[str]
 ) -> list[tuple[int, dict[str, Any]]]:
     sheet = open_sheet(path)
-    if missing := [c for c in columns[:required] if c not in sheet.columns]:
+    if missing := [c for c in required if c not in sheet.columns]:
         raise ImportFileError(
-            f"{path} has no column '{missing[0]}'. It needs {', '.join(columns[:required])}; it may have "
-            f"{', '.join(columns[required:])}."
+            f"{path} has no column '{missing[0]}'. It needs {', '.join(required)}; it may have "
+            f"{', '.join(c for c in columns if c not in required)}."
         )
     wanted = [c for c in columns if c in sheet.columns]
     found = []
@@ -158,7 +272,7 @@ def _rows(
             column = batch.cells[f"file {name}"]
             if name not in (*reals, *times):
                 cells[name] = column.cast(pl.String).to_list()
-                why = [f"{name} is missing" if v is None and name in columns[:required] else None for v in cells[name]]
+                why = [f"{name} is missing" if v is None and name in required else None for v in cells[name]]
             else:
                 read = (
                     read_times(column, what=name, layout="", timezone="UTC")
@@ -166,7 +280,7 @@ def _rows(
                     else read_reals(column, what=name)
                 )
                 cells[name] = read["time_ms" if name in times else "value"].to_list()
-                empty = column.is_null() if name not in columns[:required] else pl.Series([False] * len(column))
+                empty = column.is_null() if name not in required else pl.Series([False] * len(column))
                 why = [None if blank else words for words, blank in zip(read["why"], empty, strict=True)]
             if fault := next(((r, w) for r, w in zip(batch.cells["row"], why, strict=True) if w), None):
                 raise ImportFileError(f"{path} row {fault[0]}: {fault[1]}.")

@@ -18,8 +18,8 @@ import polars as pl
 from wattkeeper.attribution import Attributed, Progress, SiteRun
 from wattkeeper.core.roles import Reject, Source
 from wattkeeper.lake.book import Book
-from wattkeeper.lake.doubled import doubled
 from wattkeeper.lake.fold import fold, kept_aside
+from wattkeeper.lake.reporters import doubled
 from wattkeeper.questions import job, meter_summary, statement
 from wattkeeper.valuing import signal_of
 

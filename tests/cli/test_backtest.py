@@ -83,7 +83,6 @@ def test_faults_are_one_line(made):
     """An unknown zone, a history outside the signal, a policy that does not exist."""
     faults = [
         (backtest(made, "--signal", "intensity:XX"), "No intensity signal named 'intensity:XX' in this book. Known: inten"),
-        (backtest(made, "--slack", 99), "has no intensity for"),
         (backtest(made, "--policy", "best"), "There is no policy 'best'."),
         (run("backtest", "--book", made / "book"), "There are no jobs to run again."),
     ]  # fmt: skip

@@ -19,12 +19,16 @@ def backtest(
         None, help="CSV or Parquet, as for plan, with a release. Default: the book's jobs."
     ),
     book: Path = common.BOOK,
-    site: str | None = typer.Option(None, help="The site. Default: the only one."),
+    site: list[str] = typer.Option([], help="A site; may be given again. Default: all of the book."),
     period: str | None = typer.Option(None, help="Jobs of the book that began in it: 2026-10, 2026-W41, 2026-10-07 …"),
-    gpus: int | None = typer.Option(None, min=1, help="GPUs of the cluster. Default: all of the site."),
-    signal: str | None = typer.Option(None, help="Another intensity than the site's, by id: had it stood elsewhere."),
+    move: str | None = typer.Option(
+        None,
+        help="KWH:MIN: let the book's jobs run at any of the sites; what moving one's data takes, 0:0 for nothing.",
+    ),
+    gpus: list[str] = typer.Option([], help="[SITE=]N: GPUs that are there. Default: all of the site."),
+    signal: list[str] = typer.Option([], help="[SITE=]ID: another intensity than the site's: had it stood elsewhere."),
     policy: list[str] = typer.Option(
-        [], help="Only these: run now, lowest window, wait awhile, threshold, elastic, planner."
+        [], help="Only these: run now, cleanest site, lowest window, wait awhile, threshold, elastic, planner …"
     ),
     forecast: str = typer.Option("perfect", help="perfect; ridge, our own; day-before; or the id of an imported one."),
     error: float = typer.Option(0.0, min=0.0, help="Gaussian error of a perfect forecast, over the mean: 0.05."),
@@ -40,11 +44,11 @@ def backtest(
     html: Path | None = typer.Option(None, help="Write a page here that opens offline."),
     json: bool = common.JSON,
 ) -> None:
-    """Run a history of jobs again under policies, on the site's GPUs and against its signal.
+    """Run a history of jobs again under policies, on the sites' GPUs and against their signals.
 
     Shows carbon, cost, delay, missed deadlines and jobs without a place, beside running now and beside the plan that
-    knew everything in advance; no plan can be below its bound. Jobs that no policy could run are named, and the exit
-    code is then 3.
+    knew everything in advance; no plan can be below its bound. No policy plans beyond the end of the signals. Jobs that
+    no policy could run are named, and the exit code is then 3.
 
     Example: wattkeeper backtest --book mybook --period 2026-10 --slack 12 --forecast day-before --html october.html
     """
@@ -52,19 +56,21 @@ def backtest(
     from wattkeeper.plan.problem import Weights
 
     opened = common.open_book(book)
+    chosen = [one.id for one in backtesting.sites_named(opened, site)]
     if history is not None:
         jobs, rejects = backtesting.read_history(history)
     else:
-        jobs, rejects = backtesting.book_history(opened, site, *questions.span_ms(opened, period))
+        span = questions.span_ms(opened, period)
+        jobs, rejects = backtesting.book_history(opened, chosen, *span, _move(move))
     setting = backtesting.Setting(
         slot_ms=slot * 60_000, slack_ms=round(slack * 3_600_000), weights=Weights(money_g=money, delay_g_per_gpu_h=delay),
         forecast=forecast, error=error, seed=seed, idle_w=idle, suspendable=suspendable,
         resume_ms=round(resume_min * 60_000), resume_kwh=resume_kwh,
     )  # fmt: skip
-    with common.progress("running again"):
+    with common.progress("running again") as told:
         found = backtesting.backtest(
-            opened, site, jobs, setting=setting, names=policy or backtesting.NAMES, gpus=gpus, signal=signal,
-            rejects=rejects,
+            opened, chosen, jobs, setting=setting, names=policy, gpus=_counts(gpus, chosen),
+            signals=_by_site(signal, chosen, "--signal"), rejects=rejects, progress=told,
         )  # fmt: skip
     if html is not None:
         _write(found, html)
@@ -77,7 +83,46 @@ def backtest(
         raise typer.Exit(common.REFUSED)
 
 
-HEADER = ("Policy", "CO2e", "Saved", "Cost", "Wait h", "p95", "p99", "Late", "Left", "Regret", "Bound")
+def _by_site(words: list[str], sites: list[str], option: str) -> dict[str, str]:
+    """Read [SITE=]WORD options; a word alone is of the only site."""
+    found = {}
+    for word in words:
+        name, sign, value = word.rpartition("=")
+        if not sign and len(sites) > 1:
+            common.misused(f"{option} {word}: say of which site, such as {option} {sites[0]}={word}.")
+        found[name if sign else sites[0]] = value
+    return found
+
+
+def _counts(words: list[str], sites: list[str]) -> dict[str, float]:
+    found = {}
+    for name, count in _by_site(words, sites, "--gpus").items():
+        if not count.isdecimal() or not int(count):
+            common.misused(f"--gpus {count}: give a whole number of at least 1, such as --gpus {name}=128.")
+        found[name] = float(count)
+    return found
+
+
+def _move(words: str | None) -> tuple[float, int] | None:
+    """Read KWH:MIN as energy [kWh] and time [ms]."""
+    if words is None:
+        return None
+    try:
+        kwh, minutes = (float(part) for part in words.split(":"))
+    except ValueError:
+        kwh = minutes = -1.0
+    if not (0 <= kwh < float("inf") and 0 <= minutes < float("inf")):
+        common.misused(f"--move {words}: write KWH:MIN, two numbers of at least 0, such as 0.5:10.")
+    return kwh, round(minutes * 60_000)
+
+
+SHOWN = 10
+"""Jobs that are named at most where they could not be run again; --json has all."""
+
+
+def _header(found: Backtest) -> tuple[str, ...]:
+    moved = ("Moved",) if len(found.stages) > 1 else ()
+    return ("Policy", "CO2e", "Saved", "Cost", "Wait h", "p95", "p99", "Late", "Left", *moved, "Regret", "Bound")
 
 
 def _cells(found: Backtest, row: Row) -> tuple[str, ...]:
@@ -87,7 +132,7 @@ def _cells(found: Backtest, row: Row) -> tuple[str, ...]:
     return (
         row.policy, carbon(row.carbon_g), percent(row.saving), amount(row.cost, 0),
         *(amount(h, 1) for h in (row.delay_mean_h, row.delay_p95_h, row.delay_p99_h)),
-        str(row.missed), str(row.unplaced),
+        str(row.missed), str(row.unplaced), *((str(row.moved),) if len(found.stages) > 1 else ()),
         percent(None if row.regret_g is None or best <= 0 else row.regret_g / best), percent(row.above_bound),
     )  # fmt: skip
 
@@ -95,20 +140,38 @@ def _cells(found: Backtest, row: Row) -> tuple[str, ...]:
 def _words(found: Backtest) -> list[str]:
     from wattkeeper.backtesting import COUNTERFACTUAL
     from wattkeeper.core.clock import iso
+    from wattkeeper.report.words import count, grouped
 
     setting = found.setting
     seen = setting.forecast if not setting.error else f"with an error of {setting.error:.0%}"
-    method = ", ".join(filter(None, (found.signal.provider, found.signal.method)))
-    return [
-        f"{found.jobs} jobs from {iso(found.grid.start_ms)} to {iso(found.grid.end_ms)} on {found.gpus} GPUs of {found.site}, "
-        f"in slots of {found.grid.slot_ms // 60_000} min; forecast: {seen}.",
-        f"Intensity: {found.signal.id}{f' ({method})' if method else ''}. Energy is that of the jobs"
+    where = ", ".join(f"{one.gpus} GPUs of {one.site}" for one in found.stages)
+    signals = []
+    for info in dict.fromkeys(one.signal for one in found.stages):
+        method = ", ".join(filter(None, (info.provider, info.method)))
+        signals.append(f"{info.id}{f' ({method})' if method else ''}")
+    words = [
+        f"{grouped(found.jobs)} jobs from {iso(found.grid.start_ms)} to {iso(found.known_ms)} on {where}, in slots of "
+        f"{found.grid.slot_ms // 60_000} min; forecast: {seen}.",
+        f"Intensity: {'; '.join(signals)}. Energy is that of the jobs"
         + (f" above {setting.idle_w:g} W of an idle GPU." if setting.idle_w else ", idle GPUs not counted."),
         f"Saved is against run now: {COUNTERFACTUAL}.",
         "Wait is how much later jobs end than on an empty cluster. Late: ended after the deadline. Left: did not end; then "
         "nothing is saved. Regret is the weighed cost above that of the clairvoyant plan, which whoever is late can be below; "
         "Bound is the cost above what no plan can be below, told where no deadline was missed that the plan keeps.",
     ]
+    after_kwh = max(row.after_kwh for row in found.rows)
+    if found.cut or after_kwh:
+        words.insert(
+            1,
+            f"The signals end {iso(found.known_ms)}, and no policy may plan beyond: {count(found.cut, 'deadline')} moved up "
+            f"to it. What the queue pushes past it (at most {grouped(after_kwh, 1)} kWh) is weighed with the mean until then.",
+        )
+    if len(found.stages) > 1:
+        words.append(
+            "Moved: jobs that ran away from their own site. The rows 'at home' move none: what they save is by time alone, "
+            "what 'cleanest site' saves by place alone."
+        )
+    return words
 
 
 def _show(found: Backtest) -> None:
@@ -116,17 +179,19 @@ def _show(found: Backtest) -> None:
     words = _words(found)
     out.print(words[0], style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for name in HEADER:
+    for name in _header(found):
         table.add_column(name, justify="left" if name == "Policy" else "right", overflow="fold")
     for row in found.rows:
         table.add_row(*_cells(found, row))
     out.print(table)
     for line in words[1:]:
         out.print(line, style="dim")
-    for name, why in found.skipped.items():
-        out.print(f"{name}: {why}.", style="red")
-    for reject in found.rejects:
-        out.print(f"{f'row {reject.row}: ' if reject.row else ''}{reject.reason}.", style="red")
+    left = [f"{name}: {why}." for name, why in found.skipped.items()]
+    left += [f"{f'row {reject.row}: ' if reject.row else ''}{reject.reason}." for reject in found.rejects]
+    for line in left[:SHOWN]:
+        out.print(line, style="red")
+    if len(left) > SHOWN:
+        out.print(f"… and {len(left) - SHOWN} more; --json names all.", style="red")
 
 
 def _write(found: Backtest, path: Path) -> None:
@@ -142,6 +207,6 @@ def _write(found: Backtest, path: Path) -> None:
     weights = found.setting.weights
     alone = not (weights.money_g or weights.delay_g_per_gpu_h)
     spec = figure(rows, found.bound_g / 1000 if alone and found.bound_g > 0 else None)
-    title = f"Back-test of {found.site}"
+    title = f"Back-test of {', '.join(one.site for one in found.stages)}"
     table = [_cells(found, row) for row in found.rows]
-    path.write_text(page(title, _words(found), HEADER, table, svg_of(spec)), "utf-8")
+    path.write_text(page(title, _words(found), _header(found), table, svg_of(spec)), "utf-8")

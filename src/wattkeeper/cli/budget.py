@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 
 def budget(
-    jobs: Path = typer.Argument(..., help="CSV or Parquet: job_id, gpus, curve, and more; see below."),
+    jobs: Path | None = typer.Argument(
+        None, help="CSV or Parquet: job_id, gpus, curve, and more; see below. With --book: job_id and curve."
+    ),
+    book: Path | None = typer.Option(
+        None, "--book", "-b", help="Take who holds which GPUs from this book, and draws what where no curve is given."
+    ),
+    at: str = typer.Option("", "--at", help="With --book: who holds GPUs at this time (ISO 8601, UTC). Default: now."),
     limit: float | None = typer.Option(None, min=0.0, help="Facility power of the site, at all times [kW]."),
     limits: Path | None = typer.Option(None, help="CSV: start, end, limit_kw, row; limits over time."),
     row: list[str] = typer.Option([], help="ROW=KW: limit of a row, at all times [kW]."),
@@ -30,6 +36,9 @@ def budget(
     tier (critical: never capped; deadline; elastic: gives first), floor (least throughput), weight, row, start, end.
     What cannot be kept is refused, with the floor that breaks it. Nothing is acted upon.
 
+    With --book the jobs are those that hold GPUs by the book, and a row is any asset, such as a rack. A job whose curve
+    no file gives is never capped, and counts at what the ledger says it drew over the day before.
+
     Example: wattkeeper budget running.csv --limits friday.csv --pue 1.2 --base =40
     """
     from wattkeeper import budgeting
@@ -40,15 +49,22 @@ def budget(
     given += budgeting.read_limits(limits) if limits else []
     if not given:
         raise ConfigError("There is no limit. Give --limit KW, --row ROW=KW or --limits FILE.")
-    setting = budgeting.Setting(pue, parse_by_site(base, "--base"), margin)
-    found = budgeting.budget(budgeting.read_jobs(jobs), given, setting)
-    if json:
-        common.print_json(budgeting.to_json(found))
+    if book is not None:
+        at_ms = common.time_ms(at) if at else common.now_ms()
+        running, lone = budgeting.book_jobs(common.open_book(book), at_ms, jobs, {one.row for one in given if one.row})
+    elif jobs is None:
+        raise ConfigError("There are no jobs. Give a file, or a book with --book.")
     else:
-        _show(found)
+        running, lone = budgeting.read_jobs(jobs), []
+    setting = budgeting.Setting(pue, parse_by_site(base, "--base"), margin)
+    found = budgeting.budget(running, given, setting)
+    if json:
+        common.print_json(budgeting.to_json(found) | ({"without_curve": lone} if book else {}))
+    else:
+        _show(found, lone)
 
 
-def _show(found: list[Stretch]) -> None:
+def _show(found: list[Stretch], lone: list[str]) -> None:
     from wattkeeper.budgeting import to_json
     from wattkeeper.report.words import amount, grouped
 
@@ -80,3 +96,7 @@ def _show(found: list[Stretch]) -> None:
             f"{cap['full_w']:.0f}", f"{cap['throughput']:.1%}",
         )  # fmt: skip
     out.print(caps)
+    if lone:
+        from wattkeeper.report.words import count
+
+        out.print(f"{count(len(lone), 'job')} without a curve counted at what the ledger says.", style="dim")

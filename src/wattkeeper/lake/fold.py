@@ -28,8 +28,8 @@ from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.lake.batches import Received, decode, readings
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.bounds import ANY, Bounds
-from wattkeeper.lake.doubled import Doubled
 from wattkeeper.lake.journal import Journal, Position, Reader, writers
+from wattkeeper.lake.reporters import Doubled
 from wattkeeper.lake.sorting import CURE
 
 ASIDE = "aside"

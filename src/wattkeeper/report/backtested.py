@@ -30,6 +30,7 @@ def figure(rows: Sequence[dict[str, Any]], bound_kg: float | None) -> dict[str, 
     except ImportError as error:
         raise MissingExtraError("wattkeeper.report.backtested", "altair", "report") from error
     names = [row["policy"] for row in rows]
+    few = alt.Axis(tickCount=3)
     y = alt.Y("policy:N", sort=names, title=None)
     size = {"width": WIDTH, "height": alt.Step(26)}
     bars = (
@@ -43,15 +44,15 @@ def figure(rows: Sequence[dict[str, Any]], bound_kg: float | None) -> dict[str, 
         layers.append(line.encode(x="bound_kg:Q"))
     delay = alt.Chart(alt.Data(values=list(rows))).encode(y=y)
     waits = alt.layer(
-        delay.mark_bar(color=_DELAY).encode(x=alt.X("delay_mean_h:Q", title="delay, mean and 95 % [h]")),
+        delay.mark_bar(color=_DELAY).encode(x=alt.X("delay_mean_h:Q", title="delay, mean, 95 % [h]", axis=few)),
         delay.mark_tick(color="#333", thickness=2).encode(x="delay_p95_h:Q"),
     )
     narrow = {"width": WIDTH // 3, "height": alt.Step(26)}
     panels = [alt.layer(*layers).properties(**size), waits.properties(**narrow)]
     if all(row["cost"] is not None for row in rows):
-        money = delay.mark_bar(color=_COST).encode(x=alt.X("cost:Q", title="cost"))
+        money = delay.mark_bar(color=_COST).encode(x=alt.X("cost:Q", title="cost", axis=few))
         panels.insert(1, money.properties(**narrow))
-    spec: dict[str, Any] = alt.hconcat(*panels).to_dict()
+    spec: dict[str, Any] = alt.hconcat(*panels).properties(padding=12).to_dict()
     return spec
 
 

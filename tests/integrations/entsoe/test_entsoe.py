@@ -51,7 +51,8 @@ def test_what_is_asked(service):
     (_, price, _), (_, mix, _) = service.asked
 
     assert price == {
-        "documentType": "A44", "in_Domain": "10Y1001A1001A82H", "out_Domain": "10Y1001A1001A82H",
+        "documentType": "A44", "contract_MarketAgreement.type": "A01", "in_Domain": "10Y1001A1001A82H",
+        "out_Domain": "10Y1001A1001A82H",
         "periodStart": "202610010000", "periodEnd": "202610020000", "securityToken": KEY,
     }  # fmt: skip
     assert (mix["documentType"], mix["processType"], mix["in_Domain"]) == ("A75", "A16", "10Y1001A1001A83F")
@@ -78,6 +79,17 @@ def test_the_auction_is_chosen_by_its_number(service):
 
     assert values(make(service).read(NOW, NOW + HOUR))[0] == 0.05
     assert values(make(service, auction=2).read(NOW, NOW + HOUR))[0] == 0.099
+
+
+def test_prices_of_intraday_auctions_are_left_out(service):
+    """Spain's answers hold them beside the day-ahead ones, under the same number; contract A07 is theirs."""
+    late = prices([(1, 70.0)]).replace(
+        "<curveType>", "<contract_MarketAgreement.type>A07</contract_MarketAgreement.type><curveType>"
+    )
+    assert "A07" in late
+    service.faults = [(200, {}, price_document([prices([(1, 50.0)]), late]))]
+
+    assert set(values(make(service).read(NOW, NOW + 3 * HOUR)).values()) == {0.05}
 
 
 def test_of_two_resolutions_the_finer_counts(service):

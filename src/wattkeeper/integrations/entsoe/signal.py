@@ -31,6 +31,9 @@ FUEL_MAP = {
 STORAGE = frozenset({"B10", "B25"})
 """Pumped storage and batteries: what was stored was generated before, and is not counted twice."""
 
+DAY_AHEAD = "A01"
+"""Kind of contract; answers may hold the prices of intraday auctions (A07) too."""
+
 Point = tuple[int, int, float]
 """Start [ms], end [ms] and value."""
 
@@ -65,7 +68,10 @@ class EntsoE:
         """Return what is published for a span. Raises SourceError."""
         params = {"periodStart": _minute(start_ms), "periodEnd": _minute(end_ms)}
         if self.kind == "price":
-            params |= {"documentType": "A44", "in_Domain": self._eic, "out_Domain": self._eic}
+            params |= {
+                "documentType": "A44", "contract_MarketAgreement.type": DAY_AHEAD, "in_Domain": self._eic,
+                "out_Domain": self._eic,
+            }  # fmt: skip
         else:
             params |= {"documentType": "A75", "processType": "A16", "in_Domain": self._eic}
         root = self._link.document(params)
@@ -83,7 +89,10 @@ class EntsoE:
             place = word(
                 series, "classificationSequence_AttributeInstanceComponent.position", str(self._config.auction)
             )
-            if int(place) != self._config.auction:
+            if (
+                int(place) != self._config.auction
+                or word(series, "contract_MarketAgreement.type", DAY_AHEAD) != DAY_AHEAD
+            ):
                 continue
             unit, currency = word(series, "price_Measure_Unit.name"), word(series, "currency_Unit.name")
             if unit != "MWH" or (self.info.unit != f"{currency}/kWh" and by_step):

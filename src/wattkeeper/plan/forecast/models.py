@@ -1,4 +1,4 @@
-"""Models of an hourly series: seasonal baselines, a ridge regression on the last days, and boosted trees.
+"""Models of an hourly series: seasonal baselines and ridge regressions on the last days.
 
 Each takes the past up to the origin and returns the hours after it. Weekdays and hours are counted from the origin, so
 no clock is needed.
@@ -55,7 +55,10 @@ def profile(_history: Floats, hours: int, weeks: int = 4) -> Predict:
     return predict
 
 
-_RIDGE = 100.0
+_PENALTY = (3.0, 30.0, 100.0, 300.0)
+"""Penalty on standardised features by day ahead, the last for all days after: the further, the less is to be learned."""
+_PLENTY_DAYS = 300
+"""Days to learn from with which the penalties are as above."""
 _SEASON_DAYS = 28
 _LOOK_DAYS = 8
 _LEAST_DAYS = 8
@@ -68,7 +71,7 @@ def ridge(history: Floats, hours: int) -> Predict:
     """Fit a ridge regression of each hour ahead on the last days, both less the mean day of the last four weeks.
 
     Features of an origin: the 24 hours before it, the means of the last eight days, the mean day of the week before,
-    the weekday, and the season of the year. All hours ahead are solved at once. Penalty 100 on standardised features.
+    the weekday, and the season of the year. All hours of a day ahead are solved at once.
     """
     ahead = min(hours, _CUT_HOURS)
     span = -(-ahead // DAY)
@@ -87,8 +90,7 @@ def ridge(history: Floats, hours: int) -> Predict:
     x, y = x[sound], y[sound]
     centre, width = x.mean(axis=0), x.std(axis=0) + 1e-9
     scaled, mean = (x - centre) / width, y.mean(axis=0)
-    gram = scaled.T @ scaled + _RIDGE * np.eye(scaled.shape[1])
-    weights = np.linalg.solve(gram, scaled.T @ (y - mean))
+    weights = _solved(scaled.T @ scaled, scaled.T @ (y - mean), max(_PLENTY_DAYS / len(x), 1.0) ** 2)
 
     def predict(past: Floats) -> Floats:
         known = days_of(filled(past))
@@ -97,6 +99,34 @@ def ridge(history: Floats, hours: int) -> Predict:
         if hours <= ahead:
             return np.asarray(found, np.float64)
         return np.concatenate((found, np.tile(found[-WEEK:], -(-hours // WEEK))))[:hours]
+
+    return predict
+
+
+def _solved(gram: Floats, target: Floats, scarce: float) -> Floats:
+    """Return the weights of each hour ahead, (features, hours), penalised by its day, and more where days are scarce."""
+    parts = np.split(target, range(DAY, target.shape[1], DAY), axis=1)
+    eye = np.eye(len(gram))
+    penalties = [scarce * _PENALTY[min(d, len(_PENALTY) - 1)] for d in range(len(parts))]
+    solved = [np.linalg.solve(gram + p * eye, part) for p, part in zip(penalties, parts, strict=True)]
+    return np.concatenate(solved, axis=1)
+
+
+def blend(history: Floats, hours: int) -> Predict:
+    """Fit two ridge regressions, of the values and of their logarithms, and take the mean of what they say.
+
+    The first tends to the mean of what may come, the second to its median, which is lower where high values stand out.
+    Where a value is not above 0 the first stands alone.
+    """
+    plain = ridge(history, hours)
+    if not (history[~np.isnan(history)] > 0).all():
+        return plain
+    logs = ridge(np.log(history), hours)
+
+    def predict(past: Floats) -> Floats:
+        if not (past[~np.isnan(past)] > 0).all():
+            return plain(past)
+        return np.asarray((plain(past) + np.exp(logs(np.log(past)))) / 2, np.float64)
 
     return predict
 
@@ -126,4 +156,5 @@ MODELS: tuple[Model, ...] = (
     Model("week", "the same hour of the last week", _repeat(WEEK)),
     Model("profile", "mean of the same hour of the week over four weeks", profile),
     Model("ridge", "ridge regression on the last eight days", ridge, refit_days=1),
+    Model("blend", "mean of ridge regressions of the values and of their logarithms", blend, refit_days=1),
 )

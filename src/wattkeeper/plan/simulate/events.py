@@ -76,7 +76,7 @@ def _followers(parts: Parts) -> Int64s:
     later = np.flatnonzero(parts.after != NONE)
     if len(later) and (parts.after.min() < NONE or parts.after.max() >= len(parts.after)):
         raise SimulationError("A part waits for one that is not there.")
-    if len(np.unique(parts.after[later])) != len(later):
+    if len(later) and np.bincount(parts.after[later]).max() > 1:
         raise SimulationError("Two parts wait for the same one; a part has one follower at most.")
     follower[parts.after[later]] = later
     return follower

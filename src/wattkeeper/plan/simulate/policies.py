@@ -1,14 +1,16 @@
 """Policies that back-tests compare. Each looks at one job alone, from its release on, and does not see the others.
 
-run now: at its release. lowest window: in one piece, where the forecast is lowest in sum (P. Wiesner et al., Let's Wait
-Awhile, Middleware '21). wait awhile: the lowest slots, where the job can be suspended (the same), with what resuming
-takes. threshold: while the present value is at or under a quantile of the forecast, and when no slack is left. elastic:
-more GPUs in low slots and fewer in high ones (W. Hanafy et al., CarbonScaler, SIGMETRICS '24).
+All but one keep each job at its home. run now: at its release. cleanest site: the same, at the site where that is
+cheapest. lowest window: in one piece, where the forecast is lowest in sum (P. Wiesner et al., Let's Wait Awhile,
+Middleware '21). wait awhile: the lowest slots, where the job can be suspended (the same), with what resuming takes.
+threshold: while the present value is at or under a quantile of the forecast, and when no slack is left. elastic: more
+GPUs in low slots and fewer in high ones (W. Hanafy et al., CarbonScaler, SIGMETRICS '24).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,32 +30,42 @@ LEAST, MOST = 0.25, 2.0
 
 def run_now(history: History, foresight: Foresight) -> Wish:
     """Ask for each job at its release."""
-    release, length = history.release.tolist(), history.length.tolist()
-    return wish_of(history, [(j, a, a + k) for j, (a, k) in enumerate(zip(release, length, strict=True))])
+    begin, length = history.begin.tolist(), history.length.tolist()
+    return wish_of(history, [(j, a, a + k) for j, (a, k) in enumerate(zip(begin, length, strict=True))])
+
+
+def cleanest_site(history: History, foresight: Foresight) -> Wish:
+    """Ask for each job at its release at the site where the forecast of that time is lowest, moving its data included."""
+    soonest = history.release + history.moving.max(1) + history.length
+    deadline_ms = np.minimum(history.grid.start_ms + soonest * history.grid.slot_ms, history.jobs.deadline_ms)
+    hurried = replace(
+        history, due=np.minimum(soonest, history.due), jobs=replace(history.jobs, deadline_ms=deadline_ms)
+    )
+    return _alone(hurried, foresight, whole=True)
 
 
 def lowest_window(history: History, foresight: Foresight) -> Wish:
     """Ask for each job in one piece, where the forecast at its release is lowest."""
-    return _alone(history, foresight, whole=True)
+    return _alone(history.at_home(), foresight, whole=True)
 
 
 def wait_awhile(history: History, foresight: Foresight) -> Wish:
     """Ask for the lowest slots of each job that can be suspended, and for the lowest window of the others."""
-    return _alone(history, foresight, whole=False)
+    return _alone(history.at_home(), foresight, whole=False)
 
 
 def threshold(history: History, foresight: Foresight, quantile: float = 0.3) -> Wish:
     """Ask for the slots in which the present value is under a quantile of the forecast until the deadline."""
     stretches = []
     held = np.zeros(history.grid.slots, np.bool_)
-    now = _rate(history, foresight.true)
+    begin, now = history.begin, _rate(history, foresight.true)
     for some, seen in _by_release(history, foresight):
         rate = _rate(history, seen)
         for j in some.tolist():
-            first, due = int(history.release[j]), int(history.due[j])
-            limit = float(np.quantile(rate[first:due], quantile))
+            first, due, home = int(begin[j]), int(history.due[j]), int(history.home[j])
+            limit = float(np.quantile(rate[home, first:due], quantile))
             held[first:due] = False
-            _under(now, limit, first, due, int(history.length[j]), int(history.restore[j]), held)
+            _under(now[home], limit, first, due, int(history.length[j]), int(history.restore[j]), held)
             turns = np.flatnonzero(np.diff(np.concatenate(([False], held[first:due], [False])).view(np.int8))) + first
             stretches += [(j, int(a), int(b)) for a, b in turns.reshape(-1, 2)]
     return wish_of(history, stretches)
@@ -67,19 +79,21 @@ def elastic(history: History, foresight: Foresight, scaling: float = 0.9) -> Wis
     done. Other jobs have the lowest window.
     """
     rigid = lowest_window(history, foresight)
-    rows = [row for row in zip(*(c.tolist() for c in rigid), strict=True) if history.restore[row[0]] < 0]
+    restore = history.restore
+    rows = [row[:6] for row in zip(*(c.tolist() for c in rigid), strict=True) if restore[row[0]] < 0]
     for some, seen in _by_release(history, foresight):
         rate = _rate(history, seen)
-        for j in some[history.restore[some] >= 0].tolist():
-            rows += _scaled(history, rate, j, scaling)
+        for j in some[restore[some] >= 0].tolist():
+            rows += _scaled(history, rate[history.home[j]], j, scaling)
     rows.sort(key=lambda r: (r[0], r[1]))
     whole = np.array([(j, a, b, gpus, restored) for j, a, b, gpus, _, restored in rows], np.int64).reshape(-1, 5).T
     kw = np.array([row[4] for row in rows], np.float64)
-    return Wish(whole[0], whole[1], whole[2], whole[3], kw, whole[4])
+    return Wish(whole[0], whole[1], whole[2], whole[3], kw, whole[4], history.home[whole[0]])
 
 
 POLICIES = {
     "run now": run_now,
+    "cleanest site": cleanest_site,
     "lowest window": lowest_window,
     "wait awhile": wait_awhile,
     "threshold": threshold,
@@ -88,7 +102,8 @@ POLICIES = {
 
 
 def _by_release(history: History, foresight: Foresight) -> Iterator[tuple[Int64s, Floats]]:
-    """Yield the jobs of each release slot, and the intensity as it looks from there; all at once where that is the truth."""
+    """Yield the jobs of each release slot, and the intensity as it looks from there, (sites, slots); all at once where
+    that is the truth."""
     if foresight.seen is foresight.true:
         yield np.arange(len(history.jobs), dtype=np.int64), foresight.true
         return
@@ -100,22 +115,25 @@ def _by_release(history: History, foresight: Foresight) -> Iterator[tuple[Int64s
 
 def _rate(history: History, intensity: Floats) -> Floats:
     """Return what 1 kWh of IT energy costs by slot [g]."""
-    weights, site = history.weights, history.site
-    rate = weights.carbon * intensity
-    if weights.money_g:
-        rate = rate + weights.money_g * np.asarray(site.price_per_kwh)
-    return np.asarray(rate * np.asarray(site.pue))
+    rate = history.weights.carbon * intensity
+    if history.weights.money_g:
+        rate = rate + history.weights.money_g * history.column("price_per_kwh")
+    return np.asarray(rate * history.column("pue"))
 
 
 def _alone(history: History, foresight: Foresight, *, whole: bool) -> Wish:
-    """Let each job take its cheapest place on an empty cluster, as the forecast at its release shows it."""
-    stretches = []
+    """Let each job take its cheapest place on empty sites, as the forecast at its release shows it."""
+    number = {site.id: i for i, site in enumerate(history.sites)}
+    site, stretches = history.home.copy(), []
     for some, seen in _by_release(history, foresight):
         problem = history.problem(seen, some, whole=whole)
+        since = int(history.release[some].min())
         chosen = evaluate(problem, np.zeros_like(problem.gpus), np.zeros_like(problem.gpus)).places
-        for q, one in zip(problem.planned.tolist(), placements(problem, chosen), strict=True):
-            stretches += [(int(some[q]), a, b) for a, b in (one.slots if one else ())]
-    return wish_of(history, stretches)
+        for q, one in zip(some[problem.planned].tolist(), placements(problem, chosen), strict=True):
+            if one:
+                site[q] = number[one.site]
+                stretches += [(q, a + since, b + since) for a, b in one.slots]
+    return wish_of(history, stretches, site)
 
 
 @njit
@@ -140,9 +158,9 @@ def _under(now: Floats, limit: float, first: int, due: int, length: int, restore
 
 def _scaled(history: History, rate: Floats, j: int, scaling: float) -> list[tuple[int, int, int, int, float, int]]:
     """Return the stretches of one elastic job."""
-    first, due, asked = int(history.release[j]), int(history.due[j]), int(history.jobs.gpus[j])
+    first, due, asked = int(history.begin[j]), int(history.due[j]), int(history.jobs.gpus[j])
     step = max(int(asked * LEAST), 1)
-    counts = np.arange(step, min(int(asked * MOST), history.gpus) + 1, step)
+    counts = np.arange(step, min(int(asked * MOST), history.gpus[history.home[j]]) + 1, step)
     work = (counts / asked) ** scaling
     gain = np.diff(np.concatenate(([0.0], work)))
     # cost of a step of GPUs over the work it adds, by slot: rising along the steps, as work is concave

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.again import along, plan_ahead
-from wattkeeper.plan.bound import Prices
+from wattkeeper.plan.bound import Prices, climb, price
 from wattkeeper.plan.modes import NOWHERE
 from wattkeeper.plan.place import Plan, improve, plan
 from wattkeeper.plan.placement import Placement, placements
 from wattkeeper.plan.problem import Grid, Jobs, Problem, pose
-from wattkeeper.plan.simulate.foresight import Foresight
+from wattkeeper.plan.simulate.foresight import Foresight, Mended
 from wattkeeper.plan.simulate.history import History, Wish, wish_from, wish_of
 
 Int64s = NDArray[np.int64]
@@ -23,7 +24,16 @@ Floats = NDArray[np.float64]
 IMPROVED = 2000
 """Queues up to this size are improved after planning."""
 
-_WEEK_H, _BLOCK_H = 168, 6
+_PASSES = 60
+"""Passes over the queue that carry the prices of the last plan on; many where only a few would change them."""
+
+_WEEK_H, _DAY_H, _BLOCK_H = 168, 24, 6
+_GRACE_H = 24
+"""A job that cannot keep its deadline any more may end so much later than it could, and is not put off until then."""
+
+
+def quiet(_done: int, _total: int) -> None:
+    """Report no progress."""
 
 
 def clairvoyant(history: History) -> tuple[Plan, NDArray[np.bool_]]:
@@ -35,8 +45,8 @@ def clairvoyant(history: History) -> tuple[Plan, NDArray[np.bool_]]:
     late = np.zeros(len(history.jobs), np.bool_)
     while True:
         jobs = replace(history.jobs, deadline_ms=np.where(late, history.grid.end_ms, history.jobs.deadline_ms))
-        problem = replace(history, jobs=jobs).problem(np.asarray(history.site.intensity_g_per_kwh, np.float64))
-        made = plan(problem)
+        problem = replace(history, jobs=jobs).problem(history.column("intensity_g_per_kwh"))
+        made = plan(problem, prices=_stitched(history, problem))
         lost = problem.planned[made.places.mode == NOWHERE]
         if late[lost].all():
             break
@@ -44,48 +54,82 @@ def clairvoyant(history: History) -> tuple[Plan, NDArray[np.bool_]]:
     return (improve(made, rounds=50) if len(problem.planned) <= IMPROVED else made), late
 
 
+def _stitched(history: History, problem: Problem) -> Prices | None:
+    """Return prices of a long history, found fortnight by fortnight and then climbed on together; None of a short one.
+
+    Hours that are weeks apart have little to do with each other, and one climb over all of them takes far more passes.
+    """
+    grid, block = history.grid, 2 * round(_WEEK_H / history.grid.slot_h)
+    if grid.slots <= 3 * block:
+        return None
+    margin = max(int((history.due - history.release).max(initial=0)), 1)
+    gpu, power = np.zeros_like(problem.gpus), np.zeros_like(problem.gpus)
+    intensity = np.maximum(history.column("intensity_g_per_kwh"), 0.0)
+    for first in range(0, grid.slots, block):
+        span = slice(max(first - margin, 0), min(first + block + margin, grid.slots))
+        some = np.flatnonzero((history.release >= span.start) & (history.due <= span.stop)).astype(np.int64)
+        part = pose(history.part(span), history.seen(intensity, span), history.jobs.take(some), history.weights)
+        if len(part.planned):
+            found = price(part)
+            kept = slice(first - span.start, min(first + block, grid.slots) - span.start)
+            gpu[:, first : first + block] = found.gpu[:, kept]
+            power[:, first : first + block] = found.power[:, kept]
+    return climb(problem, Prices(gpu, power, 0.0), most=_PASSES, delta=0.002)
+
+
 def as_wish(history: History, made: Plan) -> Wish:
     """Return what a plan of the whole history asks for."""
     return wish_from(history, placements(made.problem, made.places), made.problem.planned)
 
 
-def planner(history: History, foresight: Foresight) -> Wish:
+def planner(history: History, foresight: Foresight, progress: Callable[[int, int], None] = quiet) -> Wish:
     """Let the planner run the history, slot by slot.
 
-    It knows what has been released and the forecast as it looks then. Where the last two weeks were alike it expects the
-    arrivals of the last one again (`foretold`). A job that starts keeps its stretches. One whose deadline cannot be kept
-    any more runs when it can.
+    It knows what has been released and the forecast as it looks then, mended by its past. Where the last two weeks were
+    alike it expects the arrivals of the last one again (`foretold`). A job that starts keeps its stretches, and so does
+    one whose data begin to move. One whose deadline cannot be kept any more runs soon after. progress: called with slots
+    done and in all.
     """
     grid, n = history.grid, len(history.jobs)
-    free = np.asarray(history.site.gpus, np.float64).copy()
-    begun = np.zeros(n, np.bool_)
+    free = history.column("gpus").copy()
+    mended = Mended(foresight, max(round(_DAY_H / grid.slot_h), 1))
+    number = {site.id: i for i, site in enumerate(history.sites)}
+    begun, site = np.zeros(n, np.bool_), history.home.copy()
     stretches: list[tuple[int, int, int]] = []
     arrive = np.bincount(history.release, minlength=grid.slots)
     # what waits or is expected ends within a window of the week ahead; a week more for what is late
     ahead = int((history.due - history.release).max(initial=0)) + 2 * round(_WEEK_H / grid.slot_h)
+    due, grace = history.due.copy(), round(_GRACE_H / grid.slot_h)
     since, starting = 0, dict[int, list[tuple[int, Placement]]]()
     prices: tuple[Grid, Prices] | None = None
     for slot in range(grid.slots):
+        progress(slot, grid.slots)
         known = np.flatnonzero((history.release <= slot) & ~begun).astype(np.int64)
         if not len(known):
             continue
         if arrive[slot] or foresight.moves(slot) or not starting:
-            rest = Grid(grid.at_ms(slot), grid.slot_ms, min(grid.slots - slot, ahead))
-            queue, awaited = _queues(history, foresight, rest, slot, known, free)
+            usual = _usual(history, slot)
+            lasts = history.length[known] + history.moving[known].max(1)
+            reach = ahead if len(usual) else int(max((due[known] - slot).max(), lasts.max())) + grace
+            rest = history.part(slice(slot, min(grid.slots, slot + reach)))
+            queue, awaited = _queues(history, mended.at(slot), rest, slot, known, usual, free, due)
             if not len(queue.planned):
                 continue
             start = prices and _moved(prices, rest)
-            found = plan_ahead(queue, awaited, start=start) if awaited else plan(queue)
+            if awaited:
+                found = plan_ahead(queue, awaited, start=start)
+            else:
+                found = plan(queue, prices=start and climb(queue, start, most=_PASSES, delta=0.03, least=3e-4))
             since, prices, starting = slot, (rest, found.prices), {}
             for j, one in zip(known[queue.planned].tolist(), placements(queue, found.places), strict=True):
                 if one:
-                    starting.setdefault(one.slots[0][0], []).append((j, one))
+                    starting.setdefault(one.slots[0][0] - int(history.moving[j, number[one.site]]), []).append((j, one))
         for j, one in starting.pop(slot - since, []):
-            begun[j] = True
+            begun[j], site[j] = True, number[one.site]
             for a, b in one.slots:
                 stretches.append((j, a + since, b + since))
-                free[a + since : b + since] -= history.jobs.gpus[j]
-    return wish_of(history, stretches)
+                free[site[j], a + since : b + since] -= history.jobs.gpus[j]
+    return wish_of(history, stretches, site)
 
 
 def _moved(prices: tuple[Grid, Prices], rest: Grid) -> Prices:
@@ -94,30 +138,33 @@ def _moved(prices: tuple[Grid, Prices], rest: Grid) -> Prices:
 
 
 def _queues(
-    history: History, foresight: Foresight, rest: Grid, slot: int, known: Int64s, free: Floats
+    history: History,
+    intensity: Floats,
+    rest: Grid,
+    slot: int,
+    known: Int64s,
+    usual: Jobs,
+    free: Floats,
+    due: Int64s,
 ) -> tuple[Problem, Problem | None]:
-    """Return the problem of the jobs that wait, and that with those that usually arrive; None where nothing is
-    expected."""
-    span = slice(slot, slot + rest.slots)
-    site = replace(
-        history.site,
-        gpus=free[span],
-        intensity_g_per_kwh=np.maximum(foresight.at(slot)[span], 0.0),
-        price_per_kwh=np.asarray(history.site.price_per_kwh)[span],
-        pue=np.asarray(history.site.pue)[span],
-    )
+    """Return the problem of the jobs that wait, and that with those that usually arrive; None where there are none.
+
+    due: (n,) slots, put off here for jobs that cannot keep theirs any more, to a new one that stays.
+    """
+    sites = history.seen(np.maximum(intensity, 0.0), slice(slot, slot + rest.slots), free)
     jobs = history.jobs.take(known)
-    queue = pose(rest, [site], jobs, history.weights)
+    jobs = replace(jobs, deadline_ms=np.minimum(history.grid.start_ms + due[known] * rest.slot_ms, rest.end_ms))
+    queue = pose(rest, sites, jobs, history.weights)
     if queue.skipped:
-        late = np.array([name in queue.skipped for name in jobs.ids])
-        jobs = replace(jobs, deadline_ms=np.where(late, rest.end_ms, jobs.deadline_ms))
-        queue = pose(rest, [site], jobs, history.weights)
-    usual = _usual(history, slot)
+        late = known[[name in queue.skipped for name in jobs.ids]]
+        due[late] = slot + history.length[late] + history.moving[late].max(1) + round(_GRACE_H / rest.slot_h)
+        jobs = replace(jobs, deadline_ms=np.minimum(history.grid.start_ms + due[known] * rest.slot_ms, rest.end_ms))
+        queue = pose(rest, sites, jobs, history.weights)
     if not len(usual):
         return queue, None
     columns = {f.name: getattr(usual, f.name) for f in fields(Jobs) if f.name not in {"ids", "profiles"}}
     both: dict[str, Any] = {name: np.concatenate((getattr(jobs, name), column)) for name, column in columns.items()}
-    return queue, pose(rest, [site], Jobs(ids=[*jobs.ids, *usual.ids], **both), history.weights)
+    return queue, pose(rest, sites, Jobs(ids=[*jobs.ids, *usual.ids], **both), history.weights)
 
 
 def _usual(history: History, slot: int) -> Jobs:
