@@ -212,6 +212,19 @@ def test_a_history_file_needs_releases(tmp_path):
     assert [r.reason for r in rejects] == ["job y has no release"]
 
 
+def test_a_history_knows_how_long_each_job_took(tmp_path):
+    """Quantiles of a queue do not make a job of the past longer or shorter than it was."""
+    path = tmp_path / "history.csv"
+    path.write_text(
+        "job_id,gpus,duration_h,power_w,release,duration_quantiles,confidence_pct\n"
+        "x,1,4,300,2026-10-01T00:00Z,50@1;90@3,90\n"
+    )
+    (job,), rejects = read_history(path)
+
+    assert not rejects
+    assert (job.duration_ms, job.within) == (4 * HOUR, ())
+
+
 def test_a_books_own_jobs_run_again(tmp_path):
     """A simulated month in the ledger, read back: same GPUs, durations and power; run now draws the same energy."""
     book = book_of(tmp_path, [400, 300, 100, 200, 500, 500, 100, 50] * 4)

@@ -317,7 +317,7 @@ class SiteRun:
         framed = self._frame(piece, index, codes, edges)
         window = Window.of(self.layout, framed, edges, held.allocs, held.alloc0, rows_n, smooth, self.idle_ppm)
         now = dict(zip(self.layout.units, digests(window, digest, held.hashes), strict=True))
-        before = held.digests.get(piece, {})
+        before = {} if self._is_torn(piece) else held.digests.get(piece, {})
         todo = [u for u, unit in enumerate(self.layout.units) if before.get(unit) != now[unit]]
         going = _Going(piece, held, window, todo, now)
         if todo:
@@ -330,6 +330,15 @@ class SiteRun:
                 files = {name: self._written.get((name, piece), []) for name in self.book.ledger}
                 going.old = pool.submit(self._old, files, [self.layout.units[u] for u in going.todo])
         return going
+
+    def _is_torn(self, piece: Piece) -> bool:
+        """Return whether files of a piece that the ledger names are not there as they were written: power was lost."""
+        for name, table in self.book.ledger.items():
+            for file in self._written.get((name, piece), []):
+                path = table.root / file.path
+                if not path.exists() or path.stat().st_size != file.bytes:
+                    return True
+        return False
 
     @cached_property
     def _upper(self) -> set[int]:

@@ -351,11 +351,14 @@ def _foresight(book: Book, past: History, intensity: Sequence[Signal], setting: 
 
 
 def read_history(path: Path) -> tuple[list[Job], list[Reject]]:
-    """Return the jobs of a history file, which has the columns of a queue and a release for each job."""
+    """Return the jobs of a history file, which has the columns of a queue and a release for each job.
+
+    How long each took is known: what a queue says of likely durations is left out.
+    """
     jobs, rejects = read_queue(path, Grid(_UNKNOWN_MS, 1, 1))
     missing = [job for job in jobs if job.release_ms == _UNKNOWN_MS]
     rejects += [Reject(str(path), 0, f"job {job.id} has no release", job.id) for job in missing]
-    return [job for job in jobs if job.release_ms != _UNKNOWN_MS], rejects
+    return [replace(job, within=()) for job in jobs if job.release_ms != _UNKNOWN_MS], rejects
 
 
 def book_history(

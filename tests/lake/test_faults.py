@@ -54,6 +54,24 @@ def test_a_kill_during_attribution_leaves_a_book_that_heals(tmp_path, where):
     assert loop.check(Book(tmp_path / "hurt")).largest_mj == 0
 
 
+@pytest.mark.parametrize("gone", ["postings", "job_days", "meter_hours"])
+@pytest.mark.parametrize("how", [Path.unlink, lambda path: path.write_bytes(b"")], ids=["missing", "empty"])
+def test_files_of_the_ledger_that_power_took_are_made_anew(tmp_path, gone, how):
+    """What a log names and the disk does not have is no reason to keep a broken book: looking at every day mends it."""
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)], [held("j1", "n1/gpu0")])
+    files = list((made.root / gone).glob("site=*/*/*.parquet"))
+    assert files
+    for path in files:
+        how(path)
+
+    assert loop.attribute(made).units == 0  # nothing has changed: no day is looked at
+    loop.attribute(Book(made.root), everything=True)
+
+    assert watts(Book(made.root)) == {"j1": 500.0}
+    assert loop.check(Book(made.root)).largest_mj == 0
+    assert loop.attribute(Book(made.root), everything=True).units == 0
+
+
 def test_the_same_batch_twice_changes_nothing(tmp_path):
     """Importing again what is there leaves the same ledger and attributes no unit anew."""
     meters = [counter("n1/gpu0", 500)]

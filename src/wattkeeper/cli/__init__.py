@@ -80,5 +80,6 @@ def main() -> None:
         sys.exit(0)
     except OSError as error:
         named = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
-        print(f"wattkeeper: {named}", file=sys.stderr)
+        cure = " If it is a file of the ledger, run: wattkeeper attribute --all" if ".parquet" in named else ""
+        print(f"wattkeeper: {named}{cure}", file=sys.stderr)
         sys.exit(1)
