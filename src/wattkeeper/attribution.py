@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -35,7 +36,7 @@ Piece = tuple[str, int]
 """A day and one of readings.PIECES. Each is attributed by itself."""
 
 DAYS_AT_ONCE = 5
-"""Days whose allocations are held in memory together."""
+"""Days whose allocations are held in memory together. The first day is looked at alone, so that work begins at once."""
 
 AHEAD = 3
 """Pieces whose readings are being worked on while one is written."""
@@ -95,6 +96,16 @@ class _Going:
     old: Future[dict[str, pl.DataFrame]] | None = None
 
 
+def attribute_sites(
+    book: Book, sites: Sequence[SiteConfig], done: Attributed, everything: bool, workers: int, progress: Progress
+) -> None:
+    """Attribute the stale days of some sites, all days with `everything`; what was done is added to `done`."""
+    with ThreadPoolExecutor(workers) as pool:
+        pool.submit(kernel.load)  # meanwhile it is found out what there is to do
+        for site in sites:
+            SiteRun(book, site, done).attribute(everything, pool, workers, progress)
+
+
 _LAYOUTS: WeakKeyDictionary[AssetTree, dict[str, Layout]] = WeakKeyDictionary()
 
 
@@ -125,8 +136,8 @@ class SiteRun:
         self._codes: dict[Piece, Int64s] = {}
         self._opened: dict[str, DayFile] = {}
 
-    def attribute(self, everything: bool, workers: int, progress: Progress) -> None:
-        """Attribute the site's stale days."""
+    def attribute(self, everything: bool, pool: ThreadPoolExecutor, workers: int, progress: Progress) -> None:
+        """Attribute the site's stale days with a pool of so many workers."""
         if not self.files:
             return
         days = self._days_to_look_at(everything, progress)
@@ -134,18 +145,16 @@ class SiteRun:
             return
         made: dict[Piece, dict[str, str]] = {}
         units: set[tuple[str, int]] = set()
-        with ThreadPoolExecutor(workers) as pool:
-            pool.submit(kernel.load)
-            for at, going in enumerate(self._started(days, pool, workers)):
-                progress("days", at // len(PIECES) + 1, len(days))
-                if going.todo:
-                    self._finish(going, pool)
-                    made[going.piece] = going.digests
-                    units |= {(going.piece[0], u) for u in going.todo}
-            for write in self.writes:
-                write.result()
-            for committed in [pool.submit(table.commit) for table in self.book.ledger.values()]:
-                committed.result()
+        for at, going in enumerate(self._started(days, pool, workers)):
+            progress("days", at // len(PIECES) + 1, len(days))
+            if going.todo:
+                self._finish(going, pool)
+                made[going.piece] = going.digests
+                units |= {(going.piece[0], u) for u in going.todo}
+        for write in self.writes:
+            write.result()
+        for committed in [pool.submit(table.commit) for table in self.book.ledger.values()]:
+            committed.result()
         self.done.days += len(days)
         self.done.units += len(units)
         self.book.state.settle(self.site.id, made, self.stale)
@@ -160,8 +169,9 @@ class SiteRun:
         """Return the days to look at, compacted, with those before and after that share a step with them."""
         span = _days(self._reach_back(min(self.files)), max(self.files))
         stale = set(span) if everything else {d for d in span if self._is_stale(d)}
-        for at, day in enumerate(sorted(stale & set(self.files))):
-            progress("days sorted", at + 1, len(stale))
+        unsorted = [d for d in sorted(stale & set(self.files)) if not self.book.readings.is_sorted(self.files[d])]
+        for at, day in enumerate(unsorted):
+            progress("days sorted", at + 1, len(unsorted))
             self._index(day)
         before = self.book.readings.table.version()
         if self.book.readings.table.commit() != before:
@@ -294,8 +304,8 @@ class SiteRun:
     def _started(self, days: list[str], pool: ThreadPoolExecutor, workers: int) -> Iterator[_Going]:
         """Yield pieces in order; readings of the next ones are already being worked on when a piece is yielded."""
         waiting: deque[_Going] = deque()
-        for begin in range(0, len(days), DAYS_AT_ONCE):
-            some = days[begin : begin + DAYS_AT_ONCE]
+        for begin, end in pairwise([0, *range(1, len(days), DAYS_AT_ONCE), len(days)]):
+            some = days[begin:end]
             held = self._held(some, first=begin == 0)
             for day in sorted(some, key=lambda d: (not self._is_stale(d), d)):
                 for at in PIECES:
@@ -333,12 +343,11 @@ class SiteRun:
 
     def _is_torn(self, piece: Piece) -> bool:
         """Return whether files of a piece that the ledger names are not there as they were written: power was lost."""
-        for name, table in self.book.ledger.items():
-            for file in self._written.get((name, piece), []):
-                path = table.root / file.path
-                if not path.exists() or path.stat().st_size != file.bytes:
-                    return True
-        return False
+        return any(
+            _size(f"{table.root}/{file.path}") != file.bytes
+            for name, table in self.book.ledger.items()
+            for file in self._written.get((name, piece), [])
+        )
 
     @cached_property
     def _upper(self) -> set[int]:
@@ -441,6 +450,14 @@ class SiteRun:
             stays = sorted(set(self.layout.units) - set(todo))  # a unit that the site file no longer has goes
             kept[name] = rows.filter(pl.col("unit").is_in(stays))
         return kept
+
+
+def _size(path: str) -> int:
+    """Return a file's size in bytes, −1 where there is none."""
+    try:
+        return Path(path).stat().st_size
+    except FileNotFoundError:
+        return -1
 
 
 def _groups_by_unit(meter_unit: Int64s, rows_n: Int64s, row0: Int64s, group0: Int64s) -> dict[int, tuple[int, ...]]:

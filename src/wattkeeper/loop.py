@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from wattkeeper.attribution import Attributed, Progress, SiteRun
+from wattkeeper.attribution import Attributed, Progress, attribute_sites
 from wattkeeper.core.roles import Reject, Source
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.fold import fold, kept_aside
@@ -59,9 +59,7 @@ def attribute(book: Book, *, everything: bool = False, workers: int = 2, progres
     with book.writing(), _known_is_kept():
         site_digest = book.site_digest
         everything |= book.state.fact("attributed_by") != site_digest
-        for site in book.site_file.site:
-            run = SiteRun(book, site, done)
-            run.attribute(everything, workers, progress)
+        attribute_sites(book, book.site_file.site, done, everything, workers, progress)
         versions = json.dumps({name: table.version() for name, table in book.ledger.items()})
         book.state.remember(ledger=versions, attributed_by=site_digest)
     return done

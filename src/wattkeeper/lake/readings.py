@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import is_zipfile
 
 import numpy as np
 import polars as pl
@@ -110,10 +110,8 @@ class ReadingsStore:
         meter at one instant collapse; where they differ the largest stands, so that the order of arrival does not
         matter.
         """
-        if len(files) == 1:
-            index = self.index(files[0])
-            if index is not None:
-                return index
+        if self.is_sorted(files):
+            return self.index(files[0])
         ranks = pl.DataFrame(
             {"meter": [m for m, _ in order], "rank": range(len(order)), "unit": [u for _, u in order]},
             schema={"meter": pl.String, "rank": pl.Int64, "unit": pl.Int64},
@@ -127,17 +125,18 @@ class ReadingsStore:
         self.table.drop(files)
         return self._write_pieces(merged, part, tail_ms)
 
-    def index(self, file: DataFile) -> DayIndex | None:
-        """Return the index of a file; None where there is none or the file is still as it arrived."""
-        path = self.index_root / f"{Path(file.path).stem}.npz"
-        if not path.exists():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as kept:
-                names, split, table = kept["meters"].tolist(), int(kept["split"]), kept["table"]
-        except (ValueError, EOFError, BadZipFile):  # half written when the power went
-            return None
+    def is_sorted(self, files: Sequence[DataFile]) -> bool:
+        """Return whether a day's files are one, sorted and with a whole index, rather than as they arrived."""
+        return len(files) == 1 and is_zipfile(self._index_path(files[0]))
+
+    def index(self, file: DataFile) -> DayIndex:
+        """Return the index of a file that is sorted."""
+        with np.load(self._index_path(file), allow_pickle=False) as kept:
+            names, split, table = kept["meters"].tolist(), int(kept["split"]), kept["table"]
         return _pieces(file.path, names, table, split)
+
+    def _index_path(self, file: DataFile) -> Path:
+        return self.index_root / f"{Path(file.path).stem}.npz"
 
     def forget_indexes(self) -> None:
         """Delete the indexes of files that are no longer there."""
@@ -190,8 +189,9 @@ class ReadingsStore:
         names = rows["meter"].gather(starts).to_list()
         split = int(np.searchsorted(starts, n_head))
         self.index_root.mkdir(exist_ok=True)
-        path = self.index_root / f"{Path(file.path).stem}.npz"
-        np.savez(path, allow_pickle=False, meters=np.array(names, dtype=str), split=split, table=table)
+        np.savez(
+            self._index_path(file), allow_pickle=False, meters=np.array(names, dtype=str), split=split, table=table
+        )
         return _pieces(file.path, names, table, split)
 
 
