@@ -23,7 +23,7 @@ def pages() -> dict[str, str]:
     """Return file name → text of every generated page."""
     return {
         "cli.md": cli_page(),
-        "site-file.md": model_page("Site file", config.SiteFile),
+        "site-file.md": model_page("Site file", config.SiteFile) + agent_tables(),
         "service-file.md": model_page("Service file", routing.ServiceFile),
         "tables.md": tables_page(),
     }
@@ -81,8 +81,13 @@ def model_page(title: str, top: type[BaseModel]) -> str:
             default = "required" if field.is_required() else _default(field)
             lines.append(f"| `{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |")
         lines.append("")
-    lines += [
-        "## `[[agent.NAME]]`\n",
+    return "\n".join(lines)
+
+
+def agent_tables() -> str:
+    """Return the tables of a site file that integrations read live have."""
+    lines = [
+        "\n## `[[agent.NAME]]`\n",
         "Keys of every integration that is read live, and then of each.\n",
         *_rows(build.Common),
         "",

@@ -18,9 +18,7 @@ from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, ImportFileError, UnknownNameError
 from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
-from wattkeeper.integrations.csvfile.link import open_sheet
-from wattkeeper.integrations.csvfile.numbers import read_reals
-from wattkeeper.integrations.csvfile.times import read_times
+from wattkeeper.integrations.csvfile.rows import read_rows
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.budget import Budget, BudgetError, Load, allot, even
 from wattkeeper.planning import Usual
@@ -131,12 +129,18 @@ def always(kw: float | None, rows_kw: Mapping[str, float]) -> list[Limit]:
 def read_jobs(path: Path) -> list[Running]:
     """Return the running jobs of a file. Raises ImportFileError with the row of what cannot be read."""
     found = []
-    for row, cells in _rows(path, JOB_COLUMNS, JOB_COLUMNS[:3], ("gpus", "floor", "weight"), ("start", "end")):
+    for row, cells in _jobs(path, JOB_COLUMNS, 3, "gpus"):
         gpus = cells["gpus"]
         if gpus != int(gpus):
             raise ImportFileError(f"{path} row {row}: gpus is not a whole number.")
         found.append(_running(cells, int(gpus), cells.get("row") or "", path, row))
     return found
+
+
+def _jobs(path: Path, columns: Sequence[str], required: int, *reals: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return the rows of a jobs file, of whose columns the first few must be there."""
+    reals = ("floor", "weight", *reals)
+    return read_rows(path, columns[:required], columns[required:], reals=reals, times=["start", "end"])
 
 
 def _running(cells: Mapping[str, Any], gpus: int, where: str, path: Path, row: int) -> Running:
@@ -172,7 +176,7 @@ def book_jobs(book: Book, at_ms: int, path: Path | None, rows: Collection[str]) 
     tree = book.tree()
     if strange := sorted(set(rows) - set(tree.assets)):
         raise UnknownNameError("asset", strange[0], [a.id for a in tree.assets.values() if a.kind == "rack"])
-    given = [] if path is None else _rows(path, BOOK_COLUMNS, BOOK_COLUMNS[:2], ("floor", "weight"), ("start", "end"))
+    given = [] if path is None else _jobs(path, BOOK_COLUMNS, 2)
     found = {}
     for row, cells in given:
         job = cells["job_id"]
@@ -248,45 +252,8 @@ def _row_of(tree: AssetTree, job: str, held: Holder, rows: Collection[str]) -> s
 
 def read_limits(path: Path) -> list[Limit]:
     """Return the limits of a file. Raises ImportFileError with the row of what cannot be read."""
-    rows = _rows(path, LIMIT_COLUMNS, LIMIT_COLUMNS[:3], ("limit_kw",), ("start", "end"))
+    rows = read_rows(path, LIMIT_COLUMNS[:3], LIMIT_COLUMNS[3:], reals=["limit_kw"], times=["start", "end"])
     return [Limit(c["start"], c["end"], c["limit_kw"], c.get("row") or "") for _, c in rows]
-
-
-def _rows(
-    path: Path, columns: Sequence[str], required: Sequence[str], reals: Sequence[str], times: Sequence[str]
-) -> list[tuple[int, dict[str, Any]]]:
-    sheet = open_sheet(path)
-    if missing := [c for c in required if c not in sheet.columns]:
-        raise ImportFileError(
-            f"{path} has no column '{missing[0]}'. It needs {', '.join(required)}; it may have "
-            f"{', '.join(c for c in columns if c not in required)}."
-        )
-    wanted = [c for c in columns if c in sheet.columns]
-    found = []
-    # a batch has a column "row" of its own, which counts the rows of the file
-    for batch in sheet.batches({f"file {c}": sheet.columns.index(c) for c in wanted}):
-        if batch.rejects:
-            raise ImportFileError(f"{path} row {batch.rejects[0].row}: {batch.rejects[0].reason}.")
-        cells: dict[str, list[Any]] = {}
-        for name in wanted:
-            column = batch.cells[f"file {name}"]
-            if name not in (*reals, *times):
-                cells[name] = column.cast(pl.String).to_list()
-                why = [f"{name} is missing" if v is None and name in required else None for v in cells[name]]
-            else:
-                read = (
-                    read_times(column, what=name, layout="", timezone="UTC")
-                    if name in times
-                    else read_reals(column, what=name)
-                )
-                cells[name] = read["time_ms" if name in times else "value"].to_list()
-                empty = column.is_null() if name not in required else pl.Series([False] * len(column))
-                why = [None if blank else words for words, blank in zip(read["why"], empty, strict=True)]
-            if fault := next(((r, w) for r, w in zip(batch.cells["row"], why, strict=True) if w), None):
-                raise ImportFileError(f"{path} row {fault[0]}: {fault[1]}.")
-        for k, row in enumerate(batch.cells["row"]):
-            found.append((row, {name: values[k] for name, values in cells.items()}))
-    return found
 
 
 def _curve(cell: str, path: Path, row: int) -> tuple[Any, Any]:

@@ -19,12 +19,13 @@ from wattkeeper.attribution import Attributed, Progress, attribute_sites
 from wattkeeper.core.roles import Reject, Source
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.fold import fold, kept_aside
-from wattkeeper.lake.reporters import doubled
+from wattkeeper.lake.reporters import reported_twice
 from wattkeeper.questions import job, meter_summary, statement
 from wattkeeper.valuing import signal_of
 
 __all__ = [
-    "Balance", "attribute", "check", "doubled", "fold", "job", "kept_aside", "meter_summary", "signal_of", "statement", "take",
+    "Balance", "attribute", "check", "fold", "job", "kept_aside", "meter_summary", "reported_twice", "signal_of", "statement",
+    "take",
 ]  # fmt: skip
 
 

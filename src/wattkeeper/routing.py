@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,9 +16,7 @@ from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.units import MS_PER_HOUR
-from wattkeeper.integrations.csvfile.link import open_sheet
-from wattkeeper.integrations.csvfile.numbers import read_reals
-from wattkeeper.integrations.csvfile.times import read_times
+from wattkeeper.integrations.csvfile.rows import read_rows
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Site, Weights
 from wattkeeper.plan.route import Origin, Routing, Service, Variant, lay_out, nearest, quality_of, route, shares
@@ -151,30 +148,13 @@ def _demand(config: ServiceFile, grid: Grid) -> dict[str, Floats]:
 
 def read_requests(path: Path, config: ServiceFile, grid: Grid) -> dict[str, Floats]:
     """Return requests per hour in each slot, by origin, from a file with a row for each slot and origin."""
-    sheet = open_sheet(path)
-    names = ("time", "origin", "requests_per_h")
-    if missing := [n for n in names if n not in sheet.columns]:
-        raise ImportFileError(f"{path} has no column '{missing[0]}'. It needs {', '.join(names)}.")
     found = {o.name: np.full(grid.slots, np.nan) for o in config.origin}
-    for batch in sheet.batches({n: sheet.columns.index(n) for n in names}):
-        time = read_times(batch.cells["time"], what="time", layout="", timezone="UTC")
-        real = read_reals(batch.cells["requests_per_h"], what="requests_per_h")
-        rows = (
-            batch.cells["row"],
-            batch.cells["origin"].cast(pl.String),
-            time["time_ms"],
-            real["value"],
-            time["why"],
-            real["why"],
-        )
-        for row, origin, time_ms, value, *whys in zip(*rows, strict=True):
-            if why := next(filter(None, whys), None):
-                raise ImportFileError(f"{path} row {row}: {why}.")
-            if origin not in found:
-                raise ImportFileError(f"{path} row {row}: origin '{origin}' is not in the service file.")
-            slot = (time_ms - grid.start_ms) // grid.slot_ms
-            if 0 <= slot < grid.slots:
-                found[origin][slot] = value
+    for row, cells in read_rows(path, ("time", "origin", "requests_per_h"), reals=["requests_per_h"], times=["time"]):
+        if cells["origin"] not in found:
+            raise ImportFileError(f"{path} row {row}: origin '{cells['origin']}' is not in the service file.")
+        slot = (cells["time"] - grid.start_ms) // grid.slot_ms
+        if 0 <= slot < grid.slots:
+            found[cells["origin"]][slot] = cells["requests_per_h"]
     for origin, values in found.items():
         if np.isnan(values).any():
             hole = int(np.isnan(values).argmax())

@@ -41,8 +41,8 @@ def test_two_agents_of_one_meter_at_one_time_are_told_once_a_day(tmp_path):
     assert loop.fold(book, NOW).doubts == [SAID]
     journaled(book, "server", batch("n1", 1, START + 10_000), batch("rack", 1, START + 10_300))
     assert loop.fold(book, NOW + 60_000).doubts == []
-    assert loop.doubled(book.state, NOW + DAY) == [SAID]
-    assert loop.doubled(book.state, NOW + 2 * DAY) == []
+    assert loop.reported_twice(book.state, NOW + DAY) == [SAID]
+    assert loop.reported_twice(book.state, NOW + 2 * DAY) == []
     journaled(book, "server", batch("n1", 2, START + 20_000), batch("rack", 2, START + 20_300))
     assert loop.fold(book, NOW + 3 * DAY).doubts == [SAID]
     loop.attribute(book)

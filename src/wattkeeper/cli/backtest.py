@@ -195,7 +195,8 @@ def _show(found: Backtest) -> None:
 
 
 def _write(found: Backtest, path: Path) -> None:
-    from wattkeeper.report.backtested import figure, page, svg_of
+    from wattkeeper.report.backtested import figure, page
+    from wattkeeper.report.charts import svg_of
 
     rows = [
         {

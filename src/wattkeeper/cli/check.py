@@ -22,7 +22,7 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
 
     opened = common.open_book(book)
     balance, aside = loop.check(opened), loop.kept_aside(opened, common.now_ms())
-    doubled = loop.doubled(opened.state, common.now_ms())
+    doubled = loop.reported_twice(opened.state, common.now_ms())
     if not balance.compared and not aside:
         raise BookError(f"There is nothing to check in {book} yet. Import readings, then run: wattkeeper attribute")
     if json:

@@ -44,6 +44,14 @@ def print_json(data: Any) -> None:
     sys.stdout.write("\n")
 
 
+def write_figure(spec: dict[str, Any], path: Path) -> None:
+    """Write a figure, and say on standard error where it is. Raises ConfigError for an ending that is no figure's."""
+    from wattkeeper.report import charts
+
+    charts.write_figure(spec, path)
+    typer.echo(f"Wrote {path}.", err=True)
+
+
 def misused(what: str) -> NoReturn:
     """End the command as wrongly used: one line, exit code 2."""
     from typer import BadParameter

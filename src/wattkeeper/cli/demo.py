@@ -26,10 +26,12 @@ def demo(
     from wattkeeper.cli.imports import source_of
     from wattkeeper.core.errors import BookError
     from wattkeeper.lake.book import Book
+    from wattkeeper.report.charts import altair, converter
     from wattkeeper.report.html import write_html
     from wattkeeper.report.terminal import render
     from wattkeeper.report.words import count
 
+    altair(), converter()  # without them the page cannot be made: say so before the work, not after it
     files_root = book.with_name(f"{book.name}-files")
     if book.exists():
         if not (book / "state.sqlite").exists():

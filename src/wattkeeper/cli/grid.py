@@ -21,6 +21,7 @@ ZONE = typer.Option(..., "--zone", help="Grid zone, as its provider names it. No
 KIND = typer.Option("intensity", "--kind", help="intensity or price.")
 SIGNAL = typer.Option("", "--signal", help="Id of the signal, where the zone has several.")
 FIGURE = typer.Option(None, "--html", help="Write the figure here: .html that opens offline, .svg or .png.")
+HOURS = typer.Option(96, min=1, max=336, help="How far ahead [h].")
 TREES = typer.Option(False, "--trees", help="Also try boosted trees; needs the extra forecast, and some seconds.")
 
 COLUMNS = 70
@@ -100,10 +101,7 @@ def show(
         opened, info, common.time_ms(start) if start else None, common.time_ms(end) if end else None
     )  # fmt: skip
     if figure is not None:
-        from wattkeeper.report.planned import write_figure
-
-        write_figure(course(found), figure)
-        typer.echo(f"Wrote {figure}.", err=True)
+        common.write_figure(course(found), figure)
     if json:
         from wattkeeper.grid.show import to_json
 
@@ -146,7 +144,7 @@ def forecast(
     book: Path = common.BOOK,
     kind: str = KIND,
     signal: str = SIGNAL,
-    hours: int = typer.Option(96, min=1, max=336, help="How far ahead [h]."),
+    hours: int = HOURS,
     levels: str = typer.Option("10,25,50,75,90", "--quantiles", help="Quantiles to keep [%], joined by commas."),
     at: str = typer.Option("", "--at", help="Issue it at this time, from what was known then. Default: now."),
     trees: bool = TREES,
@@ -175,11 +173,9 @@ def forecast(
     opened.take(to_intake(made), common.now_ms())
     if figure is not None:
         from wattkeeper.grid.show import as_hourly, band
-        from wattkeeper.report.planned import write_figure
 
         week = read_hourly(opened, made.info, made.start_ms - 7 * 86_400_000, made.start_ms)
-        write_figure(course(Course(week, as_hourly(made), band(made))), figure)
-        typer.echo(f"Wrote {figure}.", err=True)
+        common.write_figure(course(Course(week, as_hourly(made), band(made))), figure)
     if json:
         from wattkeeper.grid.show import forecast_json
 
@@ -227,7 +223,7 @@ def backtest(
     book: Path = common.BOOK,
     kind: str = KIND,
     signal: str = SIGNAL,
-    hours: int = typer.Option(96, min=1, max=336, help="How far ahead [h]."),
+    hours: int = HOURS,
     days: int = typer.Option(180, min=7, help="Days that are scored, the last of the signal."),
     trees: bool = TREES,
     figure: Path | None = FIGURE,
@@ -250,12 +246,10 @@ def backtest(
     with common.progress("scoring") as told:
         done = score(hourly, hours, days, models=models_of(trees=trees), progress=told)
     if figure is not None:
-        from wattkeeper.report.planned import write_figure
         from wattkeeper.report.signals import errors_by_day
 
         rows, measure = error_rows(done)
-        write_figure(errors_by_day(rows, measure, done.info.id), figure)
-        typer.echo(f"Wrote {figure}.", err=True)
+        common.write_figure(errors_by_day(rows, measure, done.info.id), figure)
     if json:
         common.print_json(backtest_json(done))
     else:

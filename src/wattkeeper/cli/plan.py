@@ -83,10 +83,8 @@ def plan(
         )
     if figure is not None:
         from wattkeeper.report.planned import figure as draw
-        from wattkeeper.report.planned import write_figure
 
-        write_figure(draw(*planning.chart_rows(found)), figure)
-        typer.echo(f"Wrote {figure}.", err=True)
+        common.write_figure(draw(*planning.chart_rows(found)), figure)
     if json:
         common.print_json(planning.to_json(found))
     else:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 
-MJ_PER_J = 1_000
 MJ_PER_KWH = 3_600_000_000
-J_PER_KWH = 3_600_000.0
 MS_PER_HOUR = 3_600_000
 MS_PER_DAY = 86_400_000
 PPM = 1_000_000

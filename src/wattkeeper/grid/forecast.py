@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from wattkeeper.attribution import Progress
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, SignalInfo
@@ -17,6 +18,7 @@ from wattkeeper.core.signal import FORECAST
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.grid.published import carboncast_mape_pct
 from wattkeeper.grid.series import Hourly
+from wattkeeper.loop import quiet
 from wattkeeper.plan.forecast.backtest import Rolled, best, chosen, origins_of, roll
 from wattkeeper.plan.forecast.conformal import LEVELS, quantiles, rolled_quantiles
 from wattkeeper.plan.forecast.models import MODELS, Model
@@ -24,7 +26,6 @@ from wattkeeper.plan.forecast.scores import coverage, mae, mape_pct, pinball
 from wattkeeper.plan.forecast.series import DAY, LEAST
 
 Floats = NDArray[np.float64]
-Told = Callable[[str, int, int], None]
 
 JUDGED_DAYS = 120
 """Days of the rolling back-test that choose the model and calibrate its quantiles."""
@@ -79,10 +80,6 @@ class Backtest:
     published: tuple[float, ...] | None
 
 
-def quiet(_what: str, _done: int, _total: int) -> None:
-    """Report no progress."""
-
-
 def models_of(*, trees: bool) -> tuple[Model, ...]:
     """Return the models to try. Raises MissingExtraError for trees without the extra `forecast`."""
     if not trees:
@@ -99,7 +96,7 @@ def forecast(
     *,
     models: Sequence[Model] = MODELS,
     levels: Sequence[float] = LEVELS,
-    progress: Told = quiet,
+    progress: Progress = quiet,
 ) -> Forecast:
     """Forecast the hours from the full hour after issued_ms on, from what was known then.
 
@@ -135,7 +132,7 @@ def backtest(
     *,
     models: Sequence[Model] = MODELS,
     levels: Sequence[float] = LEVELS,
-    progress: Told = quiet,
+    progress: Progress = quiet,
 ) -> Backtest:
     """Score all models on the last days of a signal: a forecast a day, each from what was known then."""
     series = hourly.values[-PAST_DAYS * DAY :]
@@ -173,7 +170,7 @@ def _past(hourly: Hourly, issued_ms: int) -> Floats:
     return past[: known[-1] + 1] if len(known) else past[:0]
 
 
-def _roll_all(past: Floats, models: Sequence[Model], hours: int, days: int, progress: Told) -> list[Rolled]:
+def _roll_all(past: Floats, models: Sequence[Model], hours: int, days: int, progress: Progress) -> list[Rolled]:
     origins = origins_of(len(past), hours, days)
     if len(origins) < 7:
         need = LEAST + hours + 6 * DAY

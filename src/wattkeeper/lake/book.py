@@ -28,7 +28,7 @@ from wattkeeper.lake.corrections import (
     same_readings,
 )
 from wattkeeper.lake.delta import Mark, Table
-from wattkeeper.lake.doubles import Doubles, among
+from wattkeeper.lake.doubles import Doubles, doubles_in
 from wattkeeper.lake.lock import WritingLock, nothing
 from wattkeeper.lake.readings import ReadingsStore
 from wattkeeper.lake.sorting import Sorter, fitting, placed
@@ -178,7 +178,7 @@ class Book:
                     self.readings.table, there, rows.with_columns(pl.col("meter").cast(pl.String)), same_readings(rows)
                 )
                 there = []
-            pairs += [among(self.readings.append(rows, part)), *self._doubles.beside(rows, there)]
+            pairs += [doubles_in(self.readings.append(rows, part)), *self._doubles.beside(rows, there)]
             self.state.mark_stale([(part[0], *self._span(*part))])
             accepted += rows.height
         if pairs:

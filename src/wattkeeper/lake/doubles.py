@@ -21,7 +21,7 @@ from wattkeeper.lake.delta import DataFile
 from wattkeeper.lake.readings import ROW_GROUP, names_of
 
 
-def among(ordered: pa.Table) -> pl.DataFrame:
+def doubles_in(ordered: pa.Table) -> pl.DataFrame:
     """Return the readings that differ from the one before of the same meter and instant: meter, time_ms, value, known.
 
     ordered: sorted by meter and time, the meters as a dictionary.

@@ -29,7 +29,7 @@ from wattkeeper.lake.batches import Received, decode, readings
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.bounds import ANY, Bounds
 from wattkeeper.lake.journal import Journal, Position, Reader, writers
-from wattkeeper.lake.reporters import Doubled
+from wattkeeper.lake.reporters import Reporters
 from wattkeeper.lake.sorting import CURE
 
 ASIDE = "aside"
@@ -96,7 +96,7 @@ def fold(book: Book, now_ms: int, *, piece_rows: int = PIECE_ROWS) -> Folded:
 
     Memory does not grow with the journal: it is read in pieces of about piece_rows readings.
     """
-    done, reporters = Folded(), Doubled()
+    done, reporters = Folded(), Reporters()
     with book.writing():
         if book.state.fact(ASIDE) != (known := _known(book)):
             _fold_journal(book, Reader(book.root, ASIDE), now_ms, piece_rows, done, None)
@@ -108,7 +108,7 @@ def fold(book: Book, now_ms: int, *, piece_rows: int = PIECE_ROWS) -> Folded:
 
 
 def _fold_journal(
-    book: Book, reader: Reader, now_ms: int, piece_rows: int, done: Folded, reporters: Doubled | None
+    book: Book, reader: Reader, now_ms: int, piece_rows: int, done: Folded, reporters: Reporters | None
 ) -> None:
     """Fold one writer's journal. reporters: told who sent what, who may send it again; None: it is what was kept aside."""
     sent = reporters is not None

@@ -25,7 +25,7 @@ class _Span(NamedTuple):
         return self.first_ms <= other.last_ms and other.first_ms <= self.last_ms
 
 
-class Doubled:
+class Reporters:
     """Which agents reported which meters, and over what time: filled batch by batch. An agent is how its ids begin."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Doubled:
         return [words for key, (words, _) in new.items() if key not in known or known[key][1] < now_ms - MS_PER_DAY]
 
 
-def doubled(state: State, now_ms: int) -> list[str]:
+def reported_twice(state: State, now_ms: int) -> list[str]:
     """Return a sentence for each pair of agents that reported the same meters within the last day."""
     return [words for words, last_ms in _known(state).values() if last_ms >= now_ms - MS_PER_DAY]
 

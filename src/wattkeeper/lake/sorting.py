@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.config import SiteFile
 from wattkeeper.core.assets import Asset, AssetTree, Meter
-from wattkeeper.core.clock import day_of, day_start_ms, next_day
+from wattkeeper.core.clock import day_start_ms, days_between
 from wattkeeper.core.roles import Intake, Reject
 from wattkeeper.lake.bounds import Bounds
 from wattkeeper.lake.delta import Partition
@@ -123,7 +123,5 @@ def _days_of(site: str, zone: str, rows: pl.DataFrame) -> Iterator[tuple[Partiti
 
 def _day_edges(first_ms: int, last_ms: int, zone: str) -> tuple[NDArray[np.int64], list[str]]:
     """Return where the local days from one instant to another begin [ms], and their names."""
-    days = [day_of(first_ms, zone)]
-    while day_start_ms(next_day(days[-1]), zone) <= last_ms:
-        days.append(next_day(days[-1]))
+    days = days_between(first_ms, last_ms + 1, zone)
     return np.array([day_start_ms(d, zone) for d in days], np.int64), days

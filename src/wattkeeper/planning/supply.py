@@ -15,9 +15,7 @@ from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import FORECAST, Signal
 from wattkeeper.core.units import MS_PER_HOUR
-from wattkeeper.integrations.csvfile.link import open_sheet
-from wattkeeper.integrations.csvfile.numbers import read_reals
-from wattkeeper.integrations.csvfile.times import read_times
+from wattkeeper.integrations.csvfile.rows import read_rows
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Site, Weights
 from wattkeeper.valuing import signal_of
@@ -141,38 +139,18 @@ def stale(book: Book, signals: Mapping[str, Mapping[str, SignalInfo]], grid: Gri
 
 def read_limits(path: Path) -> list[Limit]:
     """Return the limits of a file. Raises ImportFileError with the row of what cannot be read."""
-    sheet = open_sheet(path)
-    if missing := [name for name in LIMIT_COLUMNS[:3] if name not in sheet.columns]:
-        raise ImportFileError(
-            f"{path} has no column '{missing[0]}'. Limits need {', '.join(LIMIT_COLUMNS[:3])}, and gpus or power_kw."
-        )
-    wanted = {name: sheet.columns.index(name) for name in LIMIT_COLUMNS if name in sheet.columns}
-    if not {"gpus", "power_kw"} & wanted.keys():
+    rows = read_rows(
+        path, LIMIT_COLUMNS[:3], LIMIT_COLUMNS[3:], reals=LIMIT_COLUMNS[3:], times=LIMIT_COLUMNS[1:3]
+    )  # fmt: skip
+    if rows and not rows[0][1].keys() & set(LIMIT_COLUMNS[3:]):
         raise ImportFileError(f"{path} limits nothing: it has neither a column gpus nor power_kw.")
     found = []
-    for batch in sheet.batches(wanted):
-        if batch.rejects:
-            raise ImportFileError(f"{path} row {batch.rejects[0].row}: {batch.rejects[0].reason}.")
-        cells = {"site": batch.cells["site"].to_list()}
-        for name in wanted.keys() - {"site"}:
-            timed = name in LIMIT_COLUMNS[1:3]
-            read = (
-                read_times(batch.cells[name], what=name, layout="", timezone="UTC")
-                if timed
-                else read_reals(batch.cells[name], what=name)
-            )
-            cells[name] = read["time_ms" if timed else "value"].to_list()
-            for row, raw, why in zip(batch.cells["row"], batch.cells[name], read["why"], strict=True):
-                if why and (raw is not None or timed):
-                    raise ImportFileError(f"{path} row {row}: {why}.")
-        for i, row in enumerate(batch.cells["row"]):
-            one = Limit(
-                cells["site"][i] or "", cells["start"][i], cells["end"][i],
-                *(np.inf if (v := cells.get(k, {i: None})[i]) is None else v for k in ("gpus", "power_kw")),
-            )  # fmt: skip
-            if one.end_ms <= one.start_ms or min(one.gpus, one.power_kw) < 0:
-                raise ImportFileError(f"{path} row {row}: its end is not after its start, or a limit is below 0.")
-            found.append(one)
+    for row, cells in rows:
+        most = (np.inf if cells.get(name) is None else cells[name] for name in LIMIT_COLUMNS[3:])
+        one = Limit(cells["site"], cells["start"], cells["end"], *most)
+        if one.end_ms <= one.start_ms or min(one.gpus, one.power_kw) < 0:
+            raise ImportFileError(f"{path} row {row}: its end is not after its start, or a limit is below 0.")
+        found.append(one)
     return found
 
 

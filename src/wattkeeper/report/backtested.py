@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from wattkeeper.core.errors import MissingExtraError
+from wattkeeper.report.charts import altair
 
 WIDTH = 420
 _CARBON, _BOUND, _DELAY, _COST = "#2f7d4f", "#c8503c", "#5b8fc7", "#d9a01e"
@@ -25,10 +25,7 @@ def figure(rows: Sequence[dict[str, Any]], bound_kg: float | None) -> dict[str, 
     carbon alone.
     Raises MissingExtraError without the extra `report`.
     """
-    try:
-        import altair as alt  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.report.backtested", "altair", "report") from error
+    alt = altair()
     names = [row["policy"] for row in rows]
     few = alt.Axis(tickCount=3)
     y = alt.Y("policy:N", sort=names, title=None)
@@ -66,12 +63,3 @@ def page(title: str, words: Sequence[str], header: Sequence[str], table: Sequenc
         f"<style>{_STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n{told}"
         f"<table><thead><tr>{heads}</tr></thead><tbody>\n{cells}</tbody></table>\n{svg}\n</body></html>\n"
     )
-
-
-def svg_of(spec: dict[str, Any]) -> str:
-    """Return a spec as SVG. Raises MissingExtraError without the extra `report`."""
-    try:
-        import vl_convert  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.report.backtested", "vl-convert-python", "report") from error
-    return str(vl_convert.vegalite_to_svg(spec))

@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 
-from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.core.units import MJ_PER_KWH
+from wattkeeper.report.charts import altair
 from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
 
 COLOURS = {
@@ -27,14 +27,6 @@ def figures(statement: Statement) -> dict[str, dict[str, Any]]:
     if statement.consumers.height > 1:
         specs["users"] = _users(statement)
     return specs
-
-
-def _altair() -> Any:
-    try:
-        import altair  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.report.figures", "altair", "report") from error
-    return altair
 
 
 def _hours(statement: Statement) -> tuple[pl.DataFrame, str]:
@@ -66,7 +58,7 @@ def _scale(alt: Any) -> Any:
 
 def _over_time(hours: pl.DataFrame, column: str, title: str, clock: str) -> dict[str, Any]:
     """Return bars by account over time; hours stand on a UTC axis, whatever the clock that `time` is of."""
-    alt = _altair()
+    alt = altair()
     short = hours["time"].n_unique() <= 48
     order = {NAMES[a]: i for i, a in enumerate(ACCOUNTS)}
     rows = hours.with_columns(pl.col("account").replace_strict(order).alias("order")).to_dicts()
@@ -101,7 +93,7 @@ def _over_time(hours: pl.DataFrame, column: str, title: str, clock: str) -> dict
 
 
 def _users(statement: Statement) -> dict[str, Any]:
-    alt = _altair()
+    alt = altair()
     rows = statement.consumers.select("user", (pl.col("energy_mj") / MJ_PER_KWH).alias("energy_kwh"), "jobs").to_dicts()
     chart = (
         alt.Chart(alt.Data(values=rows))

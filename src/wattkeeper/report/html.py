@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wattkeeper.core.clock import iso
-from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.core.units import MJ_PER_KWH
+from wattkeeper.report.charts import converter
 from wattkeeper.report.figures import COLOURS, figures
 from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
 from wattkeeper.report.words import (
@@ -63,12 +63,8 @@ def _asset(name: str) -> str:
 
 def _bundle() -> str:
     """Return Vega, Vega-Lite and vega-embed as one script."""
-    try:
-        import vl_convert  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.report.html", "vl-convert-python", "report") from error
     snippet: Any = None  # the default bundle; the stub wrongly asks for text
-    return str(vl_convert.javascript_bundle(snippet)).replace("</script", "<\\/script")
+    return str(converter().javascript_bundle(snippet)).replace("</script", "<\\/script")
 
 
 def _head(statement: Statement) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from wattkeeper.core.errors import ConfigError, MissingExtraError
+from wattkeeper.report.charts import COLOURS, altair
 
-COLOURS = ("#2f7d4f", "#5b8fc7", "#d9a01e", "#9a86b8", "#c8503c", "#4aa3a2", "#8c6d46", "#d985b4")
 MOST_BARS = 60
 """Jobs that a Gantt chart shows; beyond, the bars would be lines."""
 
@@ -20,10 +18,7 @@ def figure(curves: list[dict[str, Any]], bars: list[dict[str, Any]]) -> dict[str
     curves: time, site, intensity_g_per_kwh. bars: plan ("run now" or "planned"), job, site, start, end; times in ISO
     8601. Raises MissingExtraError without the extra `report`.
     """
-    try:
-        import altair as alt  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.report.planned", "altair", "report") from error
+    alt = altair()
     jobs = list(dict.fromkeys(b["job"] for b in sorted(bars, key=lambda b: (b["start"], b["job"]))))[:MOST_BARS]
     sites = list(dict.fromkeys(c["site"] for c in curves))
     times = [c["time"] for c in curves] + [b[k] for b in bars for k in ("start", "end")]
@@ -60,19 +55,3 @@ def figure(curves: list[dict[str, Any]], bars: list[dict[str, Any]]) -> dict[str
         )
     spec: dict[str, Any] = alt.vconcat(*charts).to_dict()
     return spec
-
-
-def write_figure(spec: dict[str, Any], path: Path) -> None:
-    """Write a spec as .svg, .png, or .html that opens offline. Raises ConfigError for another ending."""
-    try:
-        import vl_convert  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.report.planned", "vl-convert-python", "report") from error
-    if path.suffix == ".svg":
-        path.write_text(str(vl_convert.vegalite_to_svg(spec)), "utf-8")
-    elif path.suffix == ".png":
-        path.write_bytes(bytes(vl_convert.vegalite_to_png(spec, scale=2)))
-    elif path.suffix == ".html":
-        path.write_text(str(vl_convert.vegalite_to_html(spec, bundle=True)), "utf-8")
-    else:
-        raise ConfigError(f"A figure cannot be written as '{path.suffix}'. Use .svg, .png or .html.")

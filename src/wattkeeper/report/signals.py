@@ -6,18 +6,9 @@ from typing import Any
 
 from rich.text import Text
 
-from wattkeeper.core.errors import MissingExtraError
+from wattkeeper.report.charts import COLOURS, altair
 
-COLOURS = ("#2f7d4f", "#5b8fc7", "#d9a01e", "#9a86b8", "#c8503c", "#4aa3a2", "#8c6d46", "#d985b4")
 WIDTH, HEIGHT = 760, 260
-
-
-def _altair() -> Any:
-    try:
-        import altair  # noqa: PLC0415 - heavy, and optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.report.signals", "altair", "report") from error
-    return altair
 
 
 def course(points: list[dict[str, Any]], gaps: list[dict[str, Any]], unit: str, title: str) -> dict[str, Any]:
@@ -25,7 +16,7 @@ def course(points: list[dict[str, Any]], gaps: list[dict[str, Any]], unit: str, 
 
     gaps: start, end; they are shaded, and the line breaks there. Times in ISO 8601.
     """
-    alt = _altair()
+    alt = altair()
     kinds = list(dict.fromkeys(p["what"] for p in points))
     colour = alt.Color(
         "what:N", title=None, scale=alt.Scale(domain=kinds, range=list(COLOURS[: len(kinds)])),
@@ -50,7 +41,7 @@ def course(points: list[dict[str, Any]], gaps: list[dict[str, Any]], unit: str, 
 
 def errors_by_day(rows: list[dict[str, Any]], measure: str, title: str) -> dict[str, Any]:
     """Return a Vega-Lite spec of errors. rows: model, hours ("1-24" …), error."""
-    alt = _altair()
+    alt = altair()
     models = list(dict.fromkeys(r["model"] for r in rows))
     hours = list(dict.fromkeys(r["hours"] for r in rows))
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(models))]
