@@ -12,11 +12,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
 from wattkeeper.attribution import Attributed, Progress, attribute_sites
+from wattkeeper.core.assets import Asset
+from wattkeeper.core.counter import RESETS_A_DAY
 from wattkeeper.core.roles import Reject, Source
+from wattkeeper.core.units import MJ_PER_KWH
 from wattkeeper.lake.book import Book
 from wattkeeper.lake.fold import fold, kept_aside
 from wattkeeper.lake.reporters import reported_twice
@@ -24,8 +28,8 @@ from wattkeeper.questions import job, meter_summary, statement
 from wattkeeper.valuing import signal_of
 
 __all__ = [
-    "Balance", "attribute", "check", "fold", "job", "kept_aside", "meter_summary", "reported_twice", "signal_of", "statement",
-    "take",
+    "Balance", "attribute", "check", "fold", "job", "kept_aside", "meter_summary", "reported_twice", "restless",
+    "signal_of", "statement", "take",
 ]  # fmt: skip
 
 
@@ -122,3 +126,32 @@ def check(book: Book) -> Balance:
     broken = both.filter(pl.col("difference_mj") != 0).sort("hour_ms", "asset")
     largest = both.select(pl.col("difference_mj").abs().max()).item()
     return Balance(both.height, largest or 0, broken)
+
+
+def restless(book: Book) -> list[str]:
+    """Return a sentence for each meter whose counter was reset implausibly often, told for the worst of its days.
+
+    It looks so where max_power_w is too low or a unit wrong: each step that rises faster than the asset can draw counts
+    as a reset, and its energy is not booked as measured.
+    """
+    worst = (
+        book.findings.scan()
+        .filter(pl.col("kind") == "reset")
+        .group_by("meter", "day")
+        .agg(pl.len().alias("resets"), pl.col("energy_mj").sum())
+        .filter(pl.col("resets") > RESETS_A_DAY)
+        .sort("meter", pl.col("resets"), "day", descending=[False, True, False])
+        .unique("meter", keep="first", maintain_order=True)
+        .collect()
+    )
+    tree, asset_of = book.tree(), {m.id: m.asset for m in book.meters()}
+    return [_restless(row, tree[asset_of[row["meter"]]]) for row in worst.iter_rows(named=True)]
+
+
+def _restless(row: dict[str, Any], asset: Asset) -> str:
+    over = f", or rises faster than the {asset.ceiling_w:,.0f} W that '{asset.id}' can draw" if asset.ceiling_w else ""
+    return (
+        f"meter '{row['meter']}' has {row['resets']:,} resets on {row['day']}, over which only "
+        f"{row['energy_mj'] / MJ_PER_KWH:,.3f} kWh are booked: its counter falls{over}; "
+        f"is the unit right? Else set max_power_w of '{asset.id}' in the site file"
+    )

@@ -122,7 +122,7 @@ def meter_summary(book: Book, period: str | None) -> pl.DataFrame:
     )
     events = (
         book.findings.scan()
-        .filter(pl.col("end_ms").is_between(start_ms, end_ms, closed="left"))
+        .filter(pl.col("end_ms").is_between(start_ms, end_ms, closed="right"))
         .group_by("meter", "kind")
         .len()
         .collect()
@@ -167,7 +167,7 @@ def statement(book: Book, period: str | None = None, by: str = "job", *, full: b
     postings = book.postings.scan(versions["postings"]).filter(within)
     hours = book.meter_hours.scan(versions["meter_hours"]).filter(within & pl.col("primary"))
     findings = book.findings.scan(versions["findings"]).filter(
-        pl.col("end_ms").is_between(start_ms, end_ms, closed="left")
+        pl.col("end_ms").is_between(start_ms, end_ms, closed="right")
     )
     tree = book.tree()
     sites = book.site_file.site

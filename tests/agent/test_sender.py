@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import socket
 import ssl
 import subprocess
 
@@ -160,6 +161,23 @@ def test_a_connection_that_breaks_before_the_answer_sends_the_batch_again(sender
     asyncio.run(main())
     assert len(receiver.batches) == 6
     assert receiver.values == [0, 1, 2, 3, 4]
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_no_fault(sender_of, spool, receiver, caplog):
+    """Servers close connections after some seconds without a request: the next batch opens one anew, in silence."""
+    caplog.set_level(logging.INFO)
+    sender = sender_of(receiver.url)
+
+    async def main():
+        await sender.drain()
+        sender._link._connection.sock.shutdown(socket.SHUT_RDWR)  # what a write then finds is a broken pipe
+        spool.append(batch(5))
+        await sender.drain()
+
+    asyncio.run(main())
+    assert receiver.values == [0, 1, 2, 3, 4, 5]
+    assert len(receiver.batches) == 6
+    assert caplog.records == []
 
 
 def test_a_token_file_is_read_anew_each_time(sender_of, spool, receiver, tmp_path):

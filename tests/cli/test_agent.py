@@ -122,6 +122,21 @@ def test_agent_with_a_site_file_and_no_command_runs(site, tmp_path):
     assert "--config goes behind discover" in refused.stderr
 
 
+def test_a_single_run_says_why_the_server_took_nothing(tmp_path):
+    """Nobody listens at port 1: one line with the reason and where the readings are, exit code 3."""
+    tree_of(tmp_path)
+    site = tmp_path / "once.toml"
+    site.write_text(
+        f'[agent]\nname = "n01"\nurl = "http://127.0.0.1:1"\nspool = "{tmp_path}/spool"\n'
+        f'[[agent.rapl]]\npath = "{tmp_path}/powercap"\nnode = "n01"\n'
+    )
+    done = run("agent", "run", "--config", site, "--once")
+
+    assert done.returncode == 3
+    assert "server http://127.0.0.1:1 cannot be reached: Connection refused." in done.stderr
+    assert done.stderr.count("Readings wait on disk.") == 1
+
+
 def test_discover_prints_a_file_on_which_the_agent_runs(site, tmp_path):
     """Typed: the source and its keys; printed: a table with them; run once on it, word for word."""
     settings = [f"path={tmp_path}/powercap", "node=n07", "parent=rack-1"]

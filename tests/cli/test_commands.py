@@ -128,6 +128,36 @@ def test_check_proves_the_balance(book):
     assert "The books balance: 4 meter-hours compared, largest difference 0 mJ." in run("check", "--book", book).stdout
 
 
+def test_a_counter_that_rises_faster_than_its_asset_can_draw_is_told_with_the_cure(tmp_path):
+    """450 W for an hour on a GPU said to draw 200 W at most: no step counts, all say so; at 700 W it is 0.45 kWh."""
+    counter = '[csv.c]\nkind = "readings"\nmeter = "g0"\nasset = "n1/gpu0"\nquantity = "energy_counter"\nunit = "J"\n'
+    site = tmp_path / "site.toml"
+    site.write_text(
+        '[[site]]\nid = "a"\n[[nodes]]\nnames = "n1"\nparent = "a"\ngpus = 1\ngpu_max_power_w = 200\n' + counter
+    )
+    rows = [f"2026-10-07T{m // 60:02d}:{m % 60:02d}:00Z,{1_000_000 + 450 * 60 * m}" for m in range(61)]
+    (tmp_path / "c.csv").write_text("\n".join(["time,value", *rows]))
+    book = tmp_path / "book"
+    run("init", book, "--site-file", site)
+    run("import", "csv", tmp_path / "c.csv", "--as", "c", "--book", book)
+    attributed, checked = run("attribute", "--book", book), run("check", "--book", book)
+    stated = run("statement", "--book", book).stdout
+    file = book / "site.toml"
+    file.write_text(file.read_text().replace("= 200", "= 700"))
+    mended = run("attribute", "--book", book)
+
+    told = (
+        "meter 'g0' has 60 resets on 2026-10-07, over which only 0.000 kWh are booked: its counter falls, or rises faster "
+        "than the 200 W that 'n1/gpu0' can draw; is the unit right? Else set max_power_w of 'n1/gpu0' in the site file\n"
+    )
+    assert attributed.stdout.endswith(told)
+    assert (checked.returncode, checked.stdout.endswith(told)) == (3, True)
+    assert "A counter was reset 60 times within a day" in stated
+    assert "resets" not in mended.stdout
+    assert run("check", "--book", book).returncode == 0
+    assert json.loads(run("meters", "--book", book, "--json").stdout)[0]["energy_kwh"] == pytest.approx(0.45)
+
+
 def test_a_file_with_bad_rows_imports_the_good_ones_and_exits_with_3(book, tmp_path):
     """Bad rows are listed with their number; scripts see it in the exit code."""
     (tmp_path / "bad.csv").write_text(

@@ -100,6 +100,8 @@ class Agent:
         """Read each device once, write and send."""
         await asyncio.gather(*(poller.cycle() for poller in self.pollers))
         await self._close()
+        if self._sender and self._sender.fault:
+            log.warning("%s Readings wait on disk.", self._sender.fault)
         return self.summary()
 
     def summary(self) -> Summary:

@@ -66,8 +66,7 @@ class Link:
         if token := self._config.secret():
             headers["Authorization"] = f"Bearer {token}"
         try:
-            self._connection.request("POST", self._path, batch, headers)
-            answer = self._connection.getresponse()
+            answer = self._post(batch, headers)
             said = answer.read(2000).decode(errors="replace").strip()
             if answer.will_close or answer.isclosed() is False:
                 self._connection.close()
@@ -84,6 +83,19 @@ class Link:
         if answer.status in (401, 403):
             raise SourceError(f"{told}. Check token or token_file.")
         raise SourceError(f"{told}. It is tried again.")
+
+    def _post(self, batch: bytes, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """Return the answer. A server may close a connection that was idle; a batch sent twice counts once."""
+        kept_open = self._connection.sock is not None
+        try:
+            self._connection.request("POST", self._path, batch, headers)
+            return self._connection.getresponse()
+        except (ConnectionError, ssl.SSLError, http.client.BadStatusLine):
+            if not kept_open:
+                raise
+            self._connection.close()
+        self._connection.request("POST", self._path, batch, headers)
+        return self._connection.getresponse()
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -29,7 +29,7 @@ def attribute(
     with common.progress("attributing") as told:
         done = loop.attribute(opened, everything=everything, workers=workers, progress=told)
     if json:
-        common.print_json(asdict(done) | {"folded": folded.readings})
+        common.print_json(asdict(done) | {"folded": folded.readings, "restless": loop.restless(opened)})
         return
     from wattkeeper.report.words import count
 
@@ -42,6 +42,8 @@ def attribute(
         f"Looked at {count(done.days, 'day')}, attributed {count(done.units, 'unit-day')} anew "
         f"from {count(done.readings, 'reading')}: {count(done.postings, 'posting')}."
     )
+    for words in loop.restless(opened):
+        typer.echo(words)
     if done.strangers:
         names = "names" if done.strangers == 1 else "name"
         typer.echo(

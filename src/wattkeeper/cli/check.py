@@ -12,7 +12,8 @@ from wattkeeper.cli import common
 def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
     """Compare every meter, hour by hour, with the postings of all that stands in what it measures; tell what is kept aside.
 
-    Exits with 4 where a difference is not zero, else with 3 where live readings are kept aside, out of the books.
+    Exits with 4 where a difference is not zero, else with 3 where live readings are kept aside, out of the books, or a
+    counter is reset so often that its energy cannot be trusted.
 
     Example: wattkeeper check --book mybook
     """
@@ -22,7 +23,7 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
 
     opened = common.open_book(book)
     balance, aside = loop.check(opened), loop.kept_aside(opened, common.now_ms())
-    doubled = loop.reported_twice(opened.state, common.now_ms())
+    doubled, restless = loop.reported_twice(opened.state, common.now_ms()), loop.restless(opened)
     if not balance.compared and not aside:
         raise BookError(f"There is nothing to check in {book} yet. Import readings, then run: wattkeeper attribute")
     if json:
@@ -30,7 +31,7 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
         common.print_json(
             {
                 "compared": balance.compared, "largest_mj": balance.largest_mj, "broken": broken, "aside": aside,
-                "doubled": doubled,
+                "doubled": doubled, "restless": restless,
             }
         )  # fmt: skip
     elif balance.largest_mj == 0:
@@ -44,7 +45,7 @@ def check(book: Path = common.BOOK, json: bool = common.JSON) -> None:
     if not json:
         if aside:
             typer.echo("Not in the books:")
-        for words in (*(f"  {words}" for words in aside), *doubled):
+        for words in (*(f"  {words}" for words in aside), *restless, *doubled):
             typer.echo(words)
-    if balance.largest_mj or aside:
+    if balance.largest_mj or aside or restless:
         raise typer.Exit(common.UNBALANCED if balance.largest_mj else common.REFUSED)

@@ -29,6 +29,9 @@ GAP, RESET, WRAP, GLITCH = 0, 1, 2, 3
 EVENT_NAMES = ("gap", "reset", "wrap", "glitch")
 """Names of the events, indexed by their codes."""
 
+RESETS_A_DAY = 12
+"""A counter that is reset more often within a day is hardly reset: its asset draws more than it is said to."""
+
 LOOK_BACK, LOOK_AHEAD = 4, 3
 """Readings before and after a stretch that the state machine may need to judge the stretch."""
 

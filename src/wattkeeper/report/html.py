@@ -209,7 +209,7 @@ def _quality(statement: Statement) -> str:
         if found
         else "<p>Nothing was found amiss.</p>"
     )
-    for line in (statement.by_count_line, statement.lost_line):
+    for line in (statement.restless_line, statement.by_count_line, statement.lost_line):
         out += f"<p>{escape(line)}</p>" if line else ""
     if statement.failed.height:
         rows = [[escape(s), grouped(n), grouped(e / MJ_PER_KWH, 3)] for s, n, e in statement.failed.iter_rows()]

@@ -12,6 +12,7 @@ import polars as pl
 
 from wattkeeper.config import SiteConfig
 from wattkeeper.core.assets import AssetTree, Meter
+from wattkeeper.core.counter import RESETS_A_DAY
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.live import Loss
 from wattkeeper.core.roles import SignalInfo
@@ -128,6 +129,17 @@ class Statement:
         return (
             f"{count(readings, 'reading')} of {count(len(meters), 'meter')} were thinned or left out by agents, in "
             "stretches that touch this period: counters keep their energy, power is a mean."
+        )
+
+    @property
+    def restless_line(self) -> str:
+        """That a counter was reset so often that its energy cannot be trusted; "" where none was."""
+        resets = self.findings.filter((pl.col("kind") == "reset") & (pl.col("most_a_day") > RESETS_A_DAY))
+        if resets.is_empty():
+            return ""
+        return (
+            f"A counter was reset {grouped(resets['most_a_day'][0])} times within a day, so its energy cannot be trusted; "
+            "wattkeeper check names it and the cure."
         )
 
     @property
@@ -384,8 +396,13 @@ def _consumers(jobs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _findings(findings: pl.DataFrame) -> pl.DataFrame:
+    """Return findings by kind; most_a_day: the most of one meter within a day."""
+    per_day = (
+        findings.group_by("kind", "meter", "day").len().group_by("kind").agg(pl.col("len").max().alias("most_a_day"))
+    )
     return (
         findings.group_by("kind")
         .agg(pl.len().alias("count"), pl.col("meter").n_unique().alias("meters"), pl.col("energy_mj").sum())
+        .join(per_day, on="kind")
         .sort("kind")
     )

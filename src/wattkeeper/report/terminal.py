@@ -211,6 +211,8 @@ def _notes(statement: Statement) -> Text:
     for row in statement.findings.iter_rows(named=True):
         found = f"{count(row['count'], row['kind'])} on {count(row['meters'], 'meter')}"
         lines.append(f"{found}: {energy(row['energy_mj'])} booked.")
+    if statement.restless_line:
+        lines.append(statement.restless_line)
     for info in statement.signals:
         words = source(info)
         lines.append(f"{info.kind}: {info.id} [{info.unit}]{', ' if words else ''}{words}")
