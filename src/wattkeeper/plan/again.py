@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.plan.bound import Choices, Prices, climb, empty_places, evaluate
+from wattkeeper.plan.bound import Choices, Prices, climb, empty_places, evaluate, no_prices
 from wattkeeper.plan.kernel import cost_jobs
 from wattkeeper.plan.modes import NOWHERE, RESUME, RIGID, RUN, Places
 from wattkeeper.plan.place import Plan, cost_of, negotiate, overfull, plan, room_of, settle
@@ -67,7 +67,9 @@ def resume(before: Before, problem: Problem, *, seed: int = 0) -> Plan:
 def _go_on(problem: Problem, chosen: Choices, places: Places, same: NDArray[np.bool_], were: int, seed: int) -> Plan:
     """Plan from places of which the same ones stand, while others are fresh. were: jobs in the plan before."""
     rng = np.random.default_rng(seed)
-    prices, fresh = chosen.prices, np.flatnonzero(~same)
+    # what is left of a queue may not need its old prices; no bound is told that is worse than having none
+    prices = replace(chosen.prices, bound=max(chosen.prices.bound, no_prices(problem).bound))
+    fresh = np.flatnonzero(~same)
     places.mode[fresh], places.start[fresh] = chosen.places.mode[fresh], chosen.places.start[fresh]
     for j in fresh[problem.modes.resume[places.mode[fresh]] != RIGID]:
         marks = slice(problem.modes.mark0[j], problem.modes.mark0[j + 1])
