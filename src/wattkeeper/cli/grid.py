@@ -156,7 +156,8 @@ def forecast(
     """Forecast a zone's signal from its own past, with quantiles, and keep it in the book.
 
     A rolling back-test of the last 120 days is made. The model that did best in its last eight weeks is used and named;
-    quantiles come from all errors it made there. Kept as SIGNAL:forecast@TIME and, the newest, as SIGNAL:forecast, each with :q10 and so on.
+    quantiles come from all errors it made there. Kept as SIGNAL:forecast@TIME and, the newest, as SIGNAL:forecast, each
+    with :q10 and so on.
 
     Example: wattkeeper grid forecast --zone DE --hours 96 --book mybook
     """
