@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 _LOOK_AGAIN = 0.03
 _WORTH_MOVING = 0.002
+_TIGHT = 0.005
 
 
 Spot = tuple[str, float, tuple[tuple[int, int], ...]]
@@ -67,25 +68,31 @@ def resume(before: Before, problem: Problem, *, seed: int = 0) -> Plan:
 def _go_on(problem: Problem, chosen: Choices, places: Places, same: NDArray[np.bool_], were: int, seed: int) -> Plan:
     """Plan from places of which the same ones stand, while others are fresh. were: jobs in the plan before."""
     rng = np.random.default_rng(seed)
-    # what is left of a queue may not need its old prices; no bound is told that is worse than having none
-    prices = replace(chosen.prices, bound=max(chosen.prices.bound, no_prices(problem).bound))
-    fresh = np.flatnonzero(~same)
+    prices, fresh = chosen.prices, np.flatnonzero(~same)
     places.mode[fresh], places.start[fresh] = chosen.places.mode[fresh], chosen.places.start[fresh]
     for j in fresh[problem.modes.resume[places.mode[fresh]] != RIGID]:
         marks = slice(problem.modes.mark0[j], problem.modes.mark0[j + 1])
         places.marks[marks] = chosen.places.marks[marks]
     room = room_of(problem, places)
     if not len(fresh) and len(same) == were and not overfull(room).any():
-        return Plan(problem, places, prices, cost_of(problem, places))
+        return _told(problem, places, prices)
     stood = places.mode.copy(), places.start.copy()
     if not negotiate(problem, prices, places, room, rng):
-        return plan(problem, prices=prices, seed=seed)
+        return _told(problem, plan(problem, prices=prices, seed=seed).places, prices)
     moved = (places.mode != stood[0]) | (places.start != stood[1]) | ~same
     some = np.union1d(np.flatnonzero(moved), _most_to_gain(problem, places, chosen))
     settle(problem, prices, places, room, rng, (0.8, 0.4, 0.0), some.astype(np.int64), _WORTH_MOVING)
     if (places.mode == NOWHERE).any():
-        return plan(problem, prices=prices, seed=seed)
-    return Plan(problem, places, prices, cost_of(problem, places))
+        return _told(problem, plan(problem, prices=prices, seed=seed).places, prices)
+    return _told(problem, places, prices)
+
+
+def _told(problem: Problem, places: Places, prices: Prices) -> Plan:
+    """Return the plan. What is left of a queue may not need its old prices: a loose bound makes way for that of none."""
+    made = Plan(problem, places, prices, cost_of(problem, places))
+    if made.gap is not None and made.gap < _TIGHT:
+        return made
+    return replace(made, prices=replace(prices, bound=max(prices.bound, no_prices(problem).bound)))
 
 
 def plan_ahead(problem: Problem, expected: Problem, *, start: Prices | None = None, seed: int = 0) -> Plan:
