@@ -24,7 +24,7 @@ def test_commands_shown_exist():
     root = typer.main.get_command(cli.app)
     unknown = []
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for words in re.findall(r"wattkeeper ((?:[a-z-]+ ?)+)", page.read_text("utf-8")):
+        for words in re.findall(r"wattkeeper ((?:[a-z][a-z-]* ?)+)", page.read_text("utf-8")):
             command = root
             for word in words.split():
                 if not hasattr(command, "commands"):
