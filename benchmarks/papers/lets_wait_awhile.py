@@ -14,6 +14,9 @@ alone gives:
   jobs is still divided by 365.
 - ML project: a forecast has its last step too, so that each job, that of the baseline as well, may end one step after
   its deadline; the baseline then starts at the better of two steps.
+
+A third is not followed: where steps tie with the last one that an interruptible job takes, that code runs it in all of
+them, so that it does more work than it has. The paper's series hardly have ties; hourly values held for two steps do.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.plan.instances import HOUR, START, problems
 from tests.plan.test_place import checked, crowded
 from wattkeeper.plan.again import Before, along, carry, plan_ahead, replan, resume, shift, stand
-from wattkeeper.plan.bound import price
+from wattkeeper.plan.bound import evaluate, no_prices, price
 from wattkeeper.plan.place import Plan, plan
 from wattkeeper.plan.placement import placements
 from wattkeeper.plan.problem import Grid, Job, Problem, Site, pose
@@ -157,3 +157,14 @@ def test_a_told_place_that_is_no_longer_allowed_is_sought_anew():
     assert resume(before, pose(grid, sites[1:], [job])).cost_g == pytest.approx(200.0)
     assert resume(before, pose(grid, sites, [replace(job, duration_ms=2 * HOUR)])).cost_g == pytest.approx(110.0)
     assert resume(before, late).cost_g == pytest.approx(60.0)
+
+
+def test_prices_of_a_full_cluster_make_no_bound_worse_than_none():
+    """Of 300 jobs 5 are left: the old prices give a bound below theirs alone, so that the latter is told."""
+    whole = crowded(300)
+    before = plan(whole)
+    rest = without(whole, set(whole.jobs.ids[5:]))
+    after = replan(before, rest)
+
+    assert evaluate(rest, before.prices.gpu, before.prices.power).prices.bound < 0
+    assert no_prices(rest).bound <= after.bound_g <= after.cost_g

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.plan.instances import HOUR, START, cheapest, every_choice, problems
-from wattkeeper.plan.bound import evaluate, no_prices, price
+from wattkeeper.plan.bound import SAMPLE, evaluate, no_prices, price
+from wattkeeper.plan.place import plan
 from wattkeeper.plan.problem import Grid, Job, Problem, Site, pose
 
 
@@ -56,3 +57,37 @@ def test_a_power_budget_counts_in_the_bound():
     # relaxed, 1.2 jobs fit in the cheap hour: 1.25 × (1.2 × 100 + 0.8 × 300) = 450
     assert found.bound == pytest.approx(450.0, rel=1e-3)
     assert found.bound <= 500.0  # 1.25 × (100 + 300), the best plan
+
+
+def test_a_sample_that_deceives_makes_no_bound_worse_than_none():
+    """Every other job has 50 GPUs, and those alone are sampled: twice the load there is, which no prices can fit in.
+
+    All jobs fit in their cheapest hour, so that the bound without prices is the cost of the best plan.
+    """
+    n = 2 * SAMPLE + 2
+    site = Site("a", 25.5 * n, np.array([100.0, 300.0, 300.0]))
+    jobs = [Job(f"j{i}", 1 if i % 2 else 50, HOUR, 100.0, START, START + (1 if i % 3 else 3) * HOUR) for i in range(n)]
+    problem = pose(Grid(START, HOUR, 3), [site], jobs)
+
+    assert no_prices(problem).bound == pytest.approx(n * 2.55 * 100)
+    assert price(problem, most=40).bound >= no_prices(problem).bound * (1 - 1e-9)
+
+
+def test_a_horizon_of_many_weeks():
+    """Priced block by block, over the edges of blocks too: the plan is within 1 % of a bound that is above having none."""
+    rng = np.random.default_rng(3)
+    slots, n = 1300, 2500
+    hours = np.arange(slots)
+    site = Site("a", 9.0, 300 + 150 * np.sin(hours / 24 * 2 * np.pi) + 30 * rng.standard_normal(slots))
+    release = np.sort(rng.integers(0, slots - 40, n))
+    jobs = [
+        Job(f"j{i}", int(rng.integers(1, 4)), int(k) * HOUR, 500.0, START + int(t) * HOUR,
+            START + int(t + k + 30) * HOUR, suspendable=i % 3 > 0)
+        for i, (t, k) in enumerate(zip(release, rng.integers(1, 4, n), strict=True))
+    ]  # fmt: skip
+    problem = pose(Grid(START, HOUR, slots), [site], jobs)
+    found = price(problem, most=300)
+    made = plan(problem, prices=found)
+
+    assert not made.unplaced
+    assert 1.05 * no_prices(problem).bound < found.bound <= made.cost_g < 1.01 * found.bound

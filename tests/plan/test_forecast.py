@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattkeeper.plan.forecast.backtest import Rolled, best, chosen, origins_of, roll
+from wattkeeper.plan.forecast.backtest import Rolled, best, chosen, judged, origins_of, roll
 from wattkeeper.plan.forecast.conformal import LEVELS, quantiles, rolled_quantiles
 from wattkeeper.plan.forecast.models import MODELS, PERSISTENCE
 from wattkeeper.plan.forecast.scores import blocks, coverage, mae, mape_pct, pinball
@@ -266,3 +266,38 @@ def test_the_blend_lies_lower_where_high_values_stand_out():
 
     assert 100 < blend < 0.95 * ridge  # median 100, mean 165
     assert (BY_NAME["blend"].fit(prices, 96)(prices) == BY_NAME["ridge"].fit(prices, 96)(prices)).all()
+
+
+def test_what_chose_the_model_is_what_is_told():
+    """An old season in which the day repeats, then 70 days of a flat line: the errors told are those of the flat line."""
+    series = np.concatenate((300 + 80 * np.sin(np.arange(24 * 100) * 2 * np.pi / 24), np.full(24 * 70, 200.0)))
+    series[-24 * 70 :] += np.repeat(np.arange(70) % 2, 24) * 10.0  # every other day 10 higher
+    rolled = [roll(series, BY_NAME[name], origins_of(len(series), 48, 120), 48) for name in ("persistence", "day")]
+    errors, days = judged(rolled, len(series))
+
+    # both repeat the last level: the first day ahead is 10 off, the second is right
+    assert errors == pytest.approx([5.0, 5.0])
+    assert days == 57  # 56 days, and the two that the last forecast reaches back, less one not begun
+    assert best(rolled, len(series)) == 0
+
+
+def test_a_model_without_a_value_is_judged_by_the_same_hours():
+    """The second model is right where it speaks, in the easy half; the first is no worse there, and stays."""
+    origins = np.array([700, 724])
+    came = np.array([[100.0, 100.0], [100.0, 500.0]])
+    first = Rolled("a", origins, np.array([[100.0, 100.0], [100.0, 100.0]]), came)
+    second = Rolled("b", origins, np.array([[101.0, 101.0], [101.0, np.nan]]), came)
+
+    assert judged([first, second], 800)[0] == [0.0, 1.0]
+    assert best([first, second], 800) == 0
+
+
+@pytest.mark.parametrize("name", ["persistence", "day", "week", "profile", "ridge", "blend"])
+def test_a_hole_of_weeks_before_the_forecast(name: str):
+    """Thirty days without a value up to an hour ago: every model still says a number near what it knew, unwarned."""
+    past = seasonal(24 * 100)
+    past[-24 * 30 :] = np.nan
+    made = BY_NAME[name].fit(past, 96)(past)
+
+    assert np.isfinite(made).all()
+    assert 150 < made.min() <= made.max() < 450

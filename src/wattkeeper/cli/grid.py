@@ -153,8 +153,9 @@ def forecast(
 ) -> None:
     """Forecast a zone's signal from its own past, with quantiles, and keep it in the book.
 
-    The model that did best in a rolling back-test of the last 120 days is used and named; quantiles come from the
-    errors it made there. Kept as SIGNAL:forecast@TIME and, the newest, as SIGNAL:forecast, each with :q10 and so on.
+    A rolling back-test of the last 120 days is made. The model that did best in its last eight weeks is used and named;
+    quantiles come from all errors it made there. Kept as SIGNAL:forecast@TIME and, the newest, as SIGNAL:forecast, each
+    with :q10 and so on.
 
     Example: wattkeeper grid forecast --zone DE --hours 96 --book mybook
     """

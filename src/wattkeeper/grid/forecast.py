@@ -19,7 +19,7 @@ from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.grid.published import carboncast_mape_pct
 from wattkeeper.grid.series import Hourly
 from wattkeeper.loop import quiet
-from wattkeeper.plan.forecast.backtest import Rolled, best, chosen, origins_of, roll
+from wattkeeper.plan.forecast.backtest import Rolled, chosen, judged, origins_of, roll
 from wattkeeper.plan.forecast.conformal import LEVELS, quantiles, rolled_quantiles
 from wattkeeper.plan.forecast.models import MODELS, Model
 from wattkeeper.plan.forecast.scores import coverage, mae, mape_pct, pinball
@@ -27,8 +27,8 @@ from wattkeeper.plan.forecast.series import DAY, LEAST
 
 Floats = NDArray[np.float64]
 
-JUDGED_DAYS = 120
-"""Days of the rolling back-test that choose the model and calibrate its quantiles."""
+ROLLED_DAYS = 120
+"""Days of the rolling back-test: its last ones choose the model (`judged`), all calibrate its quantiles."""
 PAST_DAYS = 3 * 366
 """Past that models learn from."""
 STALE_HOURS = 72
@@ -39,7 +39,8 @@ WARM_DAYS = 90
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """A forecast of hours from start_ms on. quantiles: (levels, hours); mae: by model in the back-test that chose."""
+    """A forecast of hours from start_ms on. quantiles: (levels, hours); mae: by model in the back-test that chose, over the
+    last `days` forecasts, one a day."""
 
     info: SignalInfo
     issued_ms: int
@@ -112,16 +113,17 @@ def forecast(
             "Fetch it first, or issue the forecast --at an earlier time."
         )
     reach = late + hours
-    rolled = _roll_all(past, models, reach, JUDGED_DAYS, progress)
-    pick = best(rolled, len(past))
+    rolled = _roll_all(past, models, reach, ROLLED_DAYS, progress)
+    errors_of, judges = judged(rolled, len(past))
+    pick = int(np.argmin(errors_of))
     made = models[pick].fit(past, reach)(past)
     floor = -np.inf if hourly.info.kind == "price" else 0.0
     errors = rolled[pick].known_at(len(past))
     found = quantiles(made, errors, tuple(levels), floor=floor)
-    means = {r.model: float(np.nanmean(np.abs(r.errors))) for r in rolled}
+    means = {r.model: error for r, error in zip(rolled, errors_of, strict=True)}
     return Forecast(
         hourly.info, issued_ms, start_ms, np.maximum(made, floor)[late:], tuple(levels), found[:, late:],
-        models[pick].name, means, len(rolled[pick].origins),
+        models[pick].name, means, judges,
     )  # fmt: skip
 
 

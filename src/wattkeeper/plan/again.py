@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.plan.bound import Choices, Prices, climb, empty_places, evaluate
+from wattkeeper.plan.bound import Choices, Prices, climb, empty_places, evaluate, no_prices
 from wattkeeper.plan.kernel import cost_jobs
 from wattkeeper.plan.modes import NOWHERE, RESUME, RIGID, RUN, Places
 from wattkeeper.plan.place import Plan, cost_of, negotiate, overfull, plan, room_of, settle
@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 _LOOK_AGAIN = 0.03
 _WORTH_MOVING = 0.002
+_TIGHT = 0.005
 
 
 Spot = tuple[str, float, tuple[tuple[int, int], ...]]
@@ -74,16 +75,24 @@ def _go_on(problem: Problem, chosen: Choices, places: Places, same: NDArray[np.b
         places.marks[marks] = chosen.places.marks[marks]
     room = room_of(problem, places)
     if not len(fresh) and len(same) == were and not overfull(room).any():
-        return Plan(problem, places, prices, cost_of(problem, places))
+        return _told(problem, places, prices)
     stood = places.mode.copy(), places.start.copy()
     if not negotiate(problem, prices, places, room, rng):
-        return plan(problem, prices=prices, seed=seed)
+        return _told(problem, plan(problem, prices=prices, seed=seed).places, prices)
     moved = (places.mode != stood[0]) | (places.start != stood[1]) | ~same
     some = np.union1d(np.flatnonzero(moved), _most_to_gain(problem, places, chosen))
     settle(problem, prices, places, room, rng, (0.8, 0.4, 0.0), some.astype(np.int64), _WORTH_MOVING)
     if (places.mode == NOWHERE).any():
-        return plan(problem, prices=prices, seed=seed)
-    return Plan(problem, places, prices, cost_of(problem, places))
+        return _told(problem, plan(problem, prices=prices, seed=seed).places, prices)
+    return _told(problem, places, prices)
+
+
+def _told(problem: Problem, places: Places, prices: Prices) -> Plan:
+    """Return the plan. What is left of a queue may not need its old prices: a loose bound makes way for that of none."""
+    made = Plan(problem, places, prices, cost_of(problem, places))
+    if made.gap is not None and made.gap < _TIGHT:
+        return made
+    return replace(made, prices=replace(prices, bound=max(prices.bound, no_prices(problem).bound)))
 
 
 def plan_ahead(problem: Problem, expected: Problem, *, start: Prices | None = None, seed: int = 0) -> Plan:

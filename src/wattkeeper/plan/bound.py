@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from wattkeeper.core.jit import COMPILED
 from wattkeeper.plan.kernel import price_jobs, wait_jobs
 from wattkeeper.plan.modes import Delays, Lines, Modes, Places, Scratch
-from wattkeeper.plan.problem import Problem
+from wattkeeper.plan.problem import Grid, Problem
 
 Floats = NDArray[np.float64]
 
@@ -31,6 +31,9 @@ _WORTH_THREADS = 2000
 _DEFLECT = 0.6
 _FOLLOW = 5.0
 _SMALL = 5000
+_BLOCK_H = 336
+_HALVINGS = 12
+_JOINED = 60
 _ROUNDING = 1e-11
 """Relative error that sums of float64 over all jobs can gather, taken off the bound."""
 
@@ -101,21 +104,113 @@ def waits(problem: Problem, places: Places) -> Delays:
 
 
 def price(problem: Problem, *, most: int | None = None) -> Prices:
-    """Return good prices and their bound: first for samples of the jobs, which costs little, then for all.
+    """Return good prices and their bound, which is never under that of `no_prices`.
 
-    most: passes over all jobs at most. Default: 400, and 1000 for small queues, where a pass costs next to nothing.
+    A horizon far longer than any job's window is first priced block by block, a large queue on samples of its jobs; then
+    all prices climb together. most: passes over all jobs at most, of a long horizon over those of each block. Default:
+    400, and 1000 for small queues, where a pass costs next to nothing.
     """
     most = most or (400 if len(problem.planned) > _SMALL else 1000)
+    blocks = _by_blocks(problem, most)
+    first = blocks or _by_samples(problem, most)
+    if first is None:
+        return climb(problem, most=most)
+    sound = tempered(problem, first)
+    before = first.passes + sound.passes
+    left = _JOINED if blocks else max(int(most - before), 2)
+    found = climb(problem, sound, most=left, delta=0.002 if blocks else 0.006)
+    return replace(found, passes=found.passes + before)
+
+
+def tempered(problem: Problem, start: Prices) -> Prices:
+    """Return prices, halved until that no longer raises their bound: the bound is then not under that of `no_prices`.
+
+    Along a line from no prices the bound is concave. So where half of some prices is no better, none at all is not either.
+    """
+    gpu, power, delay = start.gpu, start.power, start.delay if len(start.delay) == len(problem.users) else None
+    best = evaluate(problem, gpu, power, delay).prices
+    passes = 1.0
+    while passes < _HALVINGS:
+        half = evaluate(problem, best.gpu / 2, best.power / 2, best.delay / 2).prices
+        passes += 1.0
+        if half.bound <= best.bound:
+            return replace(best, passes=passes)
+        best = half
+    return replace(max(best, no_prices(problem), key=lambda one: one.bound), passes=passes + 1.0)
+
+
+def _by_samples(problem: Problem, most: int) -> Prices | None:
+    """Return prices found for ever larger samples of a large queue; None of a small one. Their bound is an estimate."""
     prices: Prices | None = None
     spent = 0.0
     every = len(problem.planned) // max(SAMPLE, problem.gpus.size // 2)
     while every > 1:
-        first = prices is None
-        prices = climb(problem, prices, most=most, delta=0.06 if first else 0.01, least=5e-4, every=every)
+        prices = climb(problem, prices, most=most, delta=0.01 if prices else 0.06, least=5e-4, every=every)
         spent += prices.passes
         every //= 4
-    found = climb(problem, prices, most=max(int(most - spent), 2), delta=0.006 if prices else 0.06)
-    return replace(found, passes=found.passes + spent)
+    return prices and replace(prices, passes=spent)
+
+
+def _by_blocks(problem: Problem, most: int) -> Prices | None:
+    """Return prices of a long horizon, found for a block of it after the other; None of a short one. They have no bound.
+
+    Hours that are weeks apart have little to do with each other, and one climb over all of them takes far more passes. A
+    block is a fortnight, or the longest window of a job, and is priced with as much time on either side of it.
+    """
+    modes, slots, n = problem.modes, problem.grid.slots, len(problem.planned)
+    if not n:
+        return None
+    begin, end = np.minimum.reduceat(modes.first, modes.mode0[:-1]), np.maximum.reduceat(modes.end, modes.mode0[:-1])
+    margin = int((end - begin).max())
+    block = max(round(_BLOCK_H / problem.grid.slot_h), margin)
+    if slots <= 3 * block:
+        return None
+    gpu, power, passes = np.zeros_like(problem.gpus), np.zeros_like(problem.gpus), 0.0
+    for first in range(0, slots, block):
+        span = slice(max(first - margin, 0), min(first + block + margin, slots))
+        jobs = np.flatnonzero((begin >= span.start) & (end <= span.stop)).astype(np.int64)
+        if len(jobs):
+            found = price(_part(problem, jobs, span), most=most)
+            kept = slice(first - span.start, min(first + block, slots) - span.start)
+            gpu[:, first : first + block], power[:, first : first + block] = found.gpu[:, kept], found.power[:, kept]
+            passes += found.passes * len(jobs) / n
+    return Prices(gpu, power, -np.inf, passes)
+
+
+def _part(problem: Problem, jobs: NDArray[np.int64], span: slice) -> Problem:
+    """Return the problem of some jobs in the slots of a span, in which all their modes lie; users' delay is left out."""
+    modes, grid = problem.modes, problem.grid
+    mode, mode0 = _ranges(modes.mode0, jobs)
+    phase, phase0 = _ranges(modes.phase0, mode)
+    whole = {"mode0", "phase0", "phase_end", "phase_kw", "mark0", "window0"}
+    columns = {name: column[mode] for name, column in modes._asdict().items() if name not in whole}
+    columns["first"], columns["end"] = columns["first"] - span.start, columns["end"] - span.start
+    nobody = Delays(
+        np.full(len(jobs), -1, np.int64), problem.delays.late[mode], problem.delays.each[mode], np.empty(0), np.empty(0)
+    )
+    return replace(
+        problem,
+        grid=Grid(grid.at_ms(span.start), grid.slot_ms, span.stop - span.start),
+        planned=problem.planned[jobs],
+        modes=Modes(
+            mode0=mode0, phase0=phase0, phase_end=modes.phase_end[phase], phase_kw=modes.phase_kw[phase],
+            mark0=_ranges(modes.mark0, jobs)[1], window0=modes.window0[jobs] - span.start, **columns,
+        ),
+        levels=problem.levels[mode],
+        rate=problem.rate[:, span],
+        gpus=problem.gpus[:, span],
+        power_kw=problem.power_kw[:, span],
+        blind=problem.blind[:, span],
+        users=(),
+        delays=nobody,
+    )  # fmt: skip
+
+
+def _ranges(begin: NDArray[np.int64], some: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the places of what begins at `begin` for some of its rows, one after the other, and where each begins."""
+    count = begin[some + 1] - begin[some]
+    begins = np.concatenate(([0], np.cumsum(count))).astype(np.int64)
+    return np.arange(begins[-1]) + np.repeat(begin[some] - begins[:-1], count), begins
 
 
 def climb(

@@ -68,14 +68,27 @@ def roll(
     return Rolled(model.name, np.asarray(origins, np.int64), made, came)
 
 
-def best(rolled: Sequence[Rolled], origin: int, days: int = 56) -> int:
-    """Return which model had the least mean absolute error in what was known at an origin, over its last days.
+JUDGED_DAYS = 56
+"""Last days whose errors choose the model: what was best in another season may not be now."""
 
-    Hours that a model cannot be judged on are left out for all. The first of equals wins; 0 where nothing is known.
+
+def judged(rolled: Sequence[Rolled], origin: int, days: int = JUDGED_DAYS) -> tuple[list[float], int]:
+    """Return each model's mean absolute error in what was known at an origin, inf for none, and by how many forecasts.
+
+    Those of the last days count. Hours that one of the models gave no value for are left out for all.
     """
-    errors = [np.abs(r.known_at(origin)[r.origins >= origin - DAY * days - r.made.shape[1]]) for r in rolled]
-    means = [float(np.nanmean(e)) if np.isfinite(e).any() else np.inf for e in errors]
-    return int(np.argmin(means))
+    recent = rolled[0].origins >= origin - DAY * days - rolled[0].made.shape[1]
+    errors = np.stack([np.abs(r.known_at(origin)[recent]) for r in rolled])
+    told = np.isfinite(errors)
+    judges = told.any(axis=(1, 2))
+    fair = told[judges].all(axis=0)
+    means = [float(e[fair].mean()) if j and fair.any() else np.inf for e, j in zip(errors, judges, strict=True)]
+    return means, int(fair.any(axis=1).sum())
+
+
+def best(rolled: Sequence[Rolled], origin: int, days: int = JUDGED_DAYS) -> int:
+    """Return which model had the least error as `judged`. The first of equals wins; 0 where nothing is known."""
+    return int(np.argmin(judged(rolled, origin, days)[0]))
 
 
 def chosen(rolled: Sequence[Rolled]) -> tuple[Rolled, list[int]]:

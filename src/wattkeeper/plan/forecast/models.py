@@ -30,9 +30,15 @@ class Model:
     refit_days: int = 0
 
 
+def _last(past: Floats, hours: int) -> Floats:
+    """Return the last hours without holes; from all of the past where that leaves an hour of the day without a value."""
+    found = filled(past[-hours:])
+    return filled(past)[-hours:] if np.isnan(found).any() else found
+
+
 def persistence(_history: Floats, hours: int) -> Predict:
     """Fit nothing: the last value holds."""
-    return lambda past: np.full(hours, filled(past[-WEEK:])[-1])
+    return lambda past: np.full(hours, _last(past, WEEK)[-1])
 
 
 def _repeat(period: int) -> Callable[[Floats, int], Predict]:
@@ -40,7 +46,7 @@ def _repeat(period: int) -> Callable[[Floats, int], Predict]:
 
     def fit(_history: Floats, hours: int) -> Predict:
         turns = -(-hours // period)
-        return lambda past: np.tile(filled(past[-4 * WEEK :])[-period:], turns)[:hours]
+        return lambda past: np.tile(_last(past, 4 * WEEK)[-period:], turns)[:hours]
 
     return fit
 
@@ -49,7 +55,7 @@ def profile(_history: Floats, hours: int, weeks: int = 4) -> Predict:
     """Fit nothing: the mean of the same hour of the week over four weeks."""
 
     def predict(past: Floats) -> Floats:
-        mean = filled(past[-weeks * WEEK :]).reshape(weeks, WEEK).mean(axis=0)
+        mean = _last(past, weeks * WEEK).reshape(weeks, WEEK).mean(axis=0)
         return np.tile(mean, -(-hours // WEEK))[:hours]
 
     return predict

@@ -17,9 +17,10 @@ def filled(history: Floats) -> Floats:
     """Return a past without holes: an hour without value takes that of the day before, else of the next day that has one.
 
     Only for what is computed from; errors are never measured against a value that was filled in. An hour of the day
-    that has no value at all takes the mean of the rest.
+    that has no value at all takes the mean of the rest. Where no value is known at all there is none to give: NaN stays.
     """
-    if not np.isnan(history).any():
+    gone = np.isnan(history)
+    if gone.all() or not gone.any():
         return history
     short = -len(history) % DAY
     days = np.concatenate((np.full(short, np.nan), history)).reshape(-1, DAY)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.again import along, plan_ahead
-from wattkeeper.plan.bound import Prices, climb, price
+from wattkeeper.plan.bound import Prices, climb
 from wattkeeper.plan.modes import NOWHERE
 from wattkeeper.plan.place import Plan, improve, plan
 from wattkeeper.plan.placement import Placement, placements
@@ -46,35 +46,12 @@ def clairvoyant(history: History) -> tuple[Plan, NDArray[np.bool_]]:
     while True:
         jobs = replace(history.jobs, deadline_ms=np.where(late, history.grid.end_ms, history.jobs.deadline_ms))
         problem = replace(history, jobs=jobs).problem(history.column("intensity_g_per_kwh"))
-        made = plan(problem, prices=_stitched(history, problem))
+        made = plan(problem)
         lost = problem.planned[made.places.mode == NOWHERE]
         if late[lost].all():
             break
         late[lost] = True
     return (improve(made, rounds=50) if len(problem.planned) <= IMPROVED else made), late
-
-
-def _stitched(history: History, problem: Problem) -> Prices | None:
-    """Return prices of a long history, found fortnight by fortnight and then climbed on together; None of a short one.
-
-    Hours that are weeks apart have little to do with each other, and one climb over all of them takes far more passes.
-    """
-    grid, block = history.grid, 2 * round(_WEEK_H / history.grid.slot_h)
-    if grid.slots <= 3 * block:
-        return None
-    margin = max(int((history.due - history.release).max(initial=0)), 1)
-    gpu, power = np.zeros_like(problem.gpus), np.zeros_like(problem.gpus)
-    intensity = np.maximum(history.column("intensity_g_per_kwh"), 0.0)
-    for first in range(0, grid.slots, block):
-        span = slice(max(first - margin, 0), min(first + block + margin, grid.slots))
-        some = np.flatnonzero((history.release >= span.start) & (history.due <= span.stop)).astype(np.int64)
-        part = pose(history.part(span), history.seen(intensity, span), history.jobs.take(some), history.weights)
-        if len(part.planned):
-            found = price(part)
-            kept = slice(first - span.start, min(first + block, grid.slots) - span.start)
-            gpu[:, first : first + block] = found.gpu[:, kept]
-            power[:, first : first + block] = found.power[:, kept]
-    return climb(problem, Prices(gpu, power, 0.0), most=_PASSES, delta=0.002)
 
 
 def as_wish(history: History, made: Plan) -> Wish:
