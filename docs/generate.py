@@ -129,6 +129,8 @@ def _model_in(kind: typing.Any) -> type[BaseModel] | None:
 
 def _type(kind: typing.Any) -> str:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _type(args[0])
     if origin is typing.Literal:
         return " or ".join(f"`{a}`" for a in args if a)
     if origin in (typing.Union, types.UnionType):

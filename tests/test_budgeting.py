@@ -66,3 +66,9 @@ def test_what_the_book_does_not_know_is_refused(book, tmp_path):
         book_jobs(book, NOON, None, {"r9"})
     with pytest.raises(ConfigError, match="Job x holds GPUs under a-n0001/gpu0 and none, and has one cap"):
         book_jobs(book, NOON, None, {"a-n0001/gpu0"})
+
+
+def test_a_book_that_ended_long_ago_does_not_tell_who_runs_now(book):
+    """A job whose end nobody told would hold its GPUs for ever: past a day after the ledger's end nothing is guessed."""
+    with pytest.raises(ConfigError, match=r"The ledger ends at 2025-10-\S+Z, and the caps are for 2025-11-08"):
+        book_jobs(book, NOON + 30 * 24 * HOUR, None, set())

@@ -168,8 +168,15 @@ def book_jobs(book: Book, at_ms: int, path: Path | None, rows: Collection[str]) 
     path: their curves, of the jobs that have one. A job without one is never capped, and counts at what it drew, by the
     ledger, in the day before; one that has only just begun at what its user's jobs usually draw. rows: assets, such as
     racks, that have a limit of their own; a job that holds GPUs under several of them is refused.
-    Raises ConfigError, and ImportFileError with the row of what cannot be read.
+    Raises ConfigError, also for a time more than a day after the ledger's end: nobody knows who holds GPUs then. Raises
+    ImportFileError with the row of what cannot be read.
     """
+    last_ms = book.postings.scan().select(pl.col("hour_ms").max()).collect().item()
+    if last_ms is not None and at_ms > last_ms + MS_PER_DAY:
+        raise ConfigError(
+            f"The ledger ends at {iso(last_ms + MS_PER_HOUR)}, and the caps are for {iso(at_ms)}. Import what is newer and "
+            "run wattkeeper attribute, or choose a time with --at."
+        )
     held = _held(book, at_ms)
     if not held:
         raise ConfigError(f"No job holds GPUs at {iso(at_ms)} by the book. Choose another time with --at.")

@@ -199,9 +199,11 @@ def test_what_cannot_go_on_is_one_line(made, tmp_path):
     (tmp_path / "odd.json").write_text("{}")
     (tmp_path / "plan.json").write_text(plan(made, "--json").stdout)
     old = ("--previous", tmp_path / "plan.json")
+    (empty := tmp_path / "empty.json").write_text("")
     book = ("plan", made / "queue.csv", "--book", made / "book", "--gpus", "b=2", "--hours", 2)
     faults = [
         (plan(made, "--previous", tmp_path / "odd.json"), 1, "is not what wattkeeper plan --json prints"),
+        (plan(made, "--previous", empty), 1, "empty.json line 1 is no JSON"),
         (plan(made, "--previous", tmp_path / "none.json"), 1, "none.json: No such file"),
         (run(*book, "--from", "2026-10-01", "--slot", 30, *old), 1, "has slots of 60 min. Plan with --slot 60."),
         (run(*book, "--from", "2026-10-01T00:30", *old), 1, "Begin it with one of those slots."),

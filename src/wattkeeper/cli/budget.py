@@ -61,10 +61,10 @@ def budget(
     if json:
         common.print_json(budgeting.to_json(found) | ({"without_curve": lone} if book else {}))
     else:
-        _show(found, lone)
+        _show(found, lone, at or "now")
 
 
-def _show(found: list[Stretch], lone: list[str]) -> None:
+def _show(found: list[Stretch], lone: list[str], begin: str) -> None:
     from wattkeeper.budgeting import to_json
     from wattkeeper.report.words import amount, grouped
 
@@ -75,7 +75,7 @@ def _show(found: list[Stretch], lone: list[str]) -> None:
         table.add_column(name, justify="left" if name == "From" else "right")
     for one in told:
         table.add_row(
-            one["start"] or "now", grouped(one["limits_kw"][""], 1) if "" in one["limits_kw"] else "rows",
+            one["start"] or begin, grouped(one["limits_kw"][""], 1) if "" in one["limits_kw"] else "rows",
             grouped(one["gpu_power_w"][""] / 1000, 1), str(sum(c["capped"] for c in one["caps"])),
             amount(one["loss_gpus"]), amount(one["least_loss_gpus"]), amount(one["one_cap_for_all_loss_gpus"]),
         )  # fmt: skip
@@ -86,7 +86,7 @@ def _show(found: list[Stretch], lone: list[str]) -> None:
         style="dim",
     )
     worst = max(told, key=lambda one: one["loss_gpus"])
-    out.print(f"\nCaps from {worst['start'] or 'now'} on, where most is lost", style="bold")
+    out.print(f"\nCaps from {worst['start'] or begin} on, where most is lost", style="bold")
     caps = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("Job", "Tier", "Row", "GPUs", "Cap W", "Full W", "Throughput"):
         caps.add_column(name, justify="left" if name in {"Job", "Tier", "Row"} else "right", overflow="fold")

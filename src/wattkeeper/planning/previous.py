@@ -31,6 +31,10 @@ def read_previous(path: Path) -> Before:
         spots = {job["job_id"]: _spot(grid, job["planned"]) for job in told["jobs"] if job["planned"]}
     except OSError as error:
         raise ImportFileError(f"Cannot read {path}: {error.strerror}.") from error
+    except json.JSONDecodeError as error:
+        raise ImportFileError(
+            f"{path} line {error.lineno} is no JSON. Give what wattkeeper plan --json printed."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise ImportFileError(f"{path} is not what wattkeeper plan --json prints: {error!r}.") from error
     if any(values.shape != (grid.slots,) for values in (*gpu.values(), *power.values())):

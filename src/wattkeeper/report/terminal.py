@@ -7,7 +7,6 @@ from typing import Any
 
 import polars as pl
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -195,7 +194,7 @@ def _failed(statement: Statement) -> RenderableType:
     if not statement.failed.height:
         return Text()
     states = ", ".join(f"{n} {s.lower()} {energy(e)}" for s, n, e in statement.failed.iter_rows())
-    return Padding(Text(f"Jobs without a result: {states}."), (0, 0, 1, 0))
+    return Text(f"Jobs without a result: {states}.\n")
 
 
 def _notes(statement: Statement) -> Text:
