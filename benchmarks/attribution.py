@@ -122,12 +122,16 @@ def timed(code: str, **names: object) -> tuple[float, float, float]:
     return wall, float(cpu), float(peak_kib) / 1024
 
 
-def forget(book: Book) -> None:
-    """Make the book attribute everything anew."""
+def forget(root: Path) -> None:
+    """Make a book as it was before it was ever attributed: without a ledger, not with one to be replaced."""
     import sqlalchemy as sa
 
+    book = Book(root)
     with book.state.engine.begin() as db:
         db.execute(sa.text("delete from done"))
+    for table in book.ledger.values():
+        shutil.rmtree(table.root)
+        table.create()
 
 
 def files_of(book: Book) -> list[str]:
@@ -139,7 +143,7 @@ def speed(bars: Bars, size: Size, book: Book, rounds: int, limits: tuple[float, 
     """Compare with a bare decode of the same columns, in turns; return our wall time and peak memory."""
     ours, decode = [], []
     for _ in range(rounds):
-        forget(book)
+        forget(book.root)
         ours.append(timed(ATTRIBUTE, BOOK=str(book.root)))
         decode.append(timed(DECODE, FILES=files_of(book)))
     wall, cpu = (statistics.median(o[i] / d[i] for o, d in zip(ours, decode, strict=True)) for i in (0, 1))
@@ -290,6 +294,7 @@ def main() -> int:
     timed(ATTRIBUTE, BOOK=str(book.root))  # compiles what was not compiled before
     # at the small size the fixed cost of starting a process rules, so its limits are wider
     ours_s, peak = speed(bars, size, book, 2 if quick else 5, (6.0, 6.0) if quick else (2.5, 2.0))
+    book = Book(book.root)
     correctness(bars, size, book, 2 if quick else 3)
     query(bars, size, book, ours_s)
     readings = pl.scan_parquet(files_of(book)).select(pl.len()).collect().item()
@@ -299,7 +304,7 @@ def main() -> int:
     if not quick:
         six_book = make(six, DATA)
         timed(ATTRIBUTE, BOOK=str(six_book.root))
-        forget(six_book)
+        forget(six_book.root)
         bars.at_most("peak memory, 30 days / 6 days", peak / timed(ATTRIBUTE, BOOK=str(six_book.root))[2], 1.2)
     peers(bars, size, book, ours_s, (2.0, 0.3) if quick else (15.0, 6.0), 1 if quick else 3)
     new_day(bars, size, ours_s, 0.25 if quick else 1 / 20)

@@ -36,7 +36,7 @@ Piece = tuple[str, int]
 """A day and one of readings.PIECES. Each is attributed by itself."""
 
 DAYS_AT_ONCE = 5
-"""Days whose allocations are held in memory together. The first day is looked at alone, so that work begins at once."""
+"""Days whose allocations are held in memory together. Of more, the first is looked at alone, so that work begins at once."""
 
 AHEAD = 3
 """Pieces whose readings are being worked on while one is written."""
@@ -304,7 +304,8 @@ class SiteRun:
     def _started(self, days: list[str], pool: ThreadPoolExecutor, workers: int) -> Iterator[_Going]:
         """Yield pieces in order; readings of the next ones are already being worked on when a piece is yielded."""
         waiting: deque[_Going] = deque()
-        for begin, end in pairwise([0, *range(1, len(days), DAYS_AT_ONCE), len(days)]):
+        alone = 1 if len(days) > DAYS_AT_ONCE else len(days)
+        for begin, end in pairwise([0, *range(alone, len(days), DAYS_AT_ONCE), len(days)]):
             some = days[begin:end]
             held = self._held(some, first=begin == 0)
             for day in sorted(some, key=lambda d: (not self._is_stale(d), d)):
