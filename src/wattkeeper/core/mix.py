@@ -1,8 +1,10 @@
 """The intensity of a mix: what one kWh of each kind of generation emits, from named tables, weighed by what ran.
 
-Sources: IPCC AR5 WG3 (2014) Annex III, table A.III.2, medians, for all but oil and what is unknown. Oil: UK POST note
-383 (2011) for the life cycle; EIA 2020 and BEIS 2021 blended for direct. Unknown: the mean of thermal generation that
-Electricity Maps assumes. Peat and oil shale burn as coal, coal-derived gas as coal, waste as what is unknown.
+Sources: IPCC AR5 WG3 (2014) Annex III, table A.III.2, medians, for all but solar, oil and what is unknown. Solar: between
+its rooftop (41) and utility (48) photovoltaics; wind: its onshore (offshore is 12). Oil: UK POST note 268 (2006) for the
+life cycle; EIA 2020 and BEIS 2021 blended for direct. Unknown: the mean of thermal generation that Electricity Maps
+assumes. All are those of Electricity Maps' defaults (config/defaults.yaml). Peat and oil shale burn as coal,
+coal-derived gas as coal, waste as what is unknown. Direct biomass is 0, as what burns had been taken from the air.
 """
 
 from __future__ import annotations

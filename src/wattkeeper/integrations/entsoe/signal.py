@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.core.clock import to_ms
 from wattkeeper.core.errors import ConfigError, SourceError
 from wattkeeper.core.mix import FACTORS_NAME, intensity_of_mix
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import Signal
-from wattkeeper.core.spans import Stretch, checked, tidy, told
+from wattkeeper.core.spans import Stretch, checked, instant_ms, tidy, told
 from wattkeeper.core.units import MS_PER_DAY
 from wattkeeper.integrations.entsoe.link import WHERE, Config, Link, child, children, word
 from wattkeeper.integrations.entsoe.zones import eic
@@ -147,7 +146,7 @@ def _periods(series: Element, name: str) -> Iterator[tuple[int, list[Point]]]:
     repeats = word(series, "curveType", "A01") == "A03"
     for period in children(series, "Period"):
         interval = _must(period, "timeInterval")
-        start_ms, end_ms = (to_ms(datetime.fromisoformat(word(interval, n))) for n in ("start", "end"))
+        start_ms, end_ms = (instant_ms(word(interval, n)) for n in ("start", "end"))
         step_ms = _step_ms(word(period, "resolution"))
         told_at = sorted((int(word(p, "position")), float(word(p, name))) for p in children(period, "Point"))
         starts = [start_ms + (n - 1) * step_ms for n, _ in told_at]
