@@ -78,6 +78,8 @@ def fetch(
             typer.echo(f"  {line}")
         for reject in done.refused:
             typer.echo(f"  {reject.reason}", err=True)
+        if not asked:
+            typer.echo("  The book has all of that time. --again, with --from, reads it again.")
         if asked and not done.rows:
             typer.echo(
                 "No value came for that time; what the book has is kept. Check --zone, or run it again later.", err=True
