@@ -52,7 +52,40 @@ def book(tmp_path_factory):
         assert refused.returncode == 1
         assert "refuses us (status 401)" in refused.stderr
         assert KEY not in refused.stderr
+        end = moment(ms("2026-02-27T00:00+00:00"))
+        there = run("grid", "fetch", *words[:5], moment(START), "--to", end, "--book", root / "book")
+        assert "0 values came" in there.stdout
+        assert "The book has all of that time. --again, with --from, reads it again." in there.stdout
     return root / "book"
+
+
+def test_what_was_revised_is_told(tmp_path):
+    """One of three hours is revised and one withdrawn; an estimate is counted; then nothing comes, and nothing goes."""
+    start, end = (moment(ms(f"2026-02-01T{h}:00+00:00")) for h in ("00", "03"))
+
+    def body(*told):
+        rows = [
+            {"zone": "DE", "datetime": f"2026-02-01T0{h}:00:00.000Z", "carbonIntensity": v, "isEstimated": h == 1}
+            for h, v in enumerate(told)
+        ]
+        return 200, {}, json.dumps({"data": rows})
+
+    with FakeService(services.electricitymaps) as service:
+        site = f'[[site]]\nid = "a"\n[grid.electricitymaps]\nurl = "{service.url}"\npace_s = 0\nretries = 0\n'
+        (tmp_path / "site.toml").write_text(site)
+        assert run("init", tmp_path / "b", "--site-file", tmp_path / "site.toml").returncode == 0
+        words = ("grid", "fetch", "--zone", "DE", "--provider", "electricitymaps", "--from", start, "--to", end)
+        service.faults = [body(300, 310, 320), body(300, 305.5, None), body()]
+        first, second, third = (run(*words, "--again", "--book", tmp_path / "b") for _ in range(3))
+
+    assert "1 of 3 values are estimates of the provider" in first.stdout
+    assert "1 value was revised, the first at 2026-02-01T01:00:00Z from 310 to 305.5 g/kWh" in second.stdout
+    assert "1 value was withdrawn and now missing, the first at 2026-02-01T02:00:00Z" in second.stdout
+    assert "No value came for that time; what the book has is kept." in third.stderr
+    shown = json.loads(
+        run("grid", "show", "--zone", "DE", "--from", start, "--to", end, "--json", "--book", tmp_path / "b").stdout
+    )
+    assert shown["hourly"] == [300.0, 305.5, None]
 
 
 def test_gaps_are_shown(book, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 from tests.integrations import services
 from tests.integrations.services import HOUR, KEY, NOW, FakeService, moment, value_at
 from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import Signal
+from wattkeeper.core.spans import Stretch
 from wattkeeper.grid.fetch import Revision, fetch, publisher_of
 from wattkeeper.lake.book import Book
 
@@ -306,3 +308,25 @@ def test_half_a_compressed_answer_is_a_fault(book, service):
     run(book, NOW - DAY)
 
     assert len(values(book)) == 24
+
+
+def test_a_finer_step_with_the_same_value_is_no_revision(book):
+    """A held value that comes again in another cut: [0, 2 h) at 300 becomes two hours at 300, and 310 after them."""
+
+    class Held:
+        info = SignalInfo("intensity:X", "intensity", "g/kWh", "t")
+        chunk_ms, revised_ms, ahead_ms = DAY, DAY, 0
+
+        def __init__(self, *rows):
+            self.rows = rows
+
+        def read(self, _start, _end):
+            return Stretch([(NOW + a * HOUR, NOW + b * HOUR, v) for a, b, v in self.rows])
+
+        def close(self):
+            pass
+
+    fetch(book, Held((-4, -2, 300.0), (-2, -1, 305.0)), start_ms=NOW - 4 * HOUR, end_ms=None, now_ms=NOW)
+    done = fetch(book, Held((-4, -3, 300.0), (-3, -2, 300.0), (-2, -1, 310.0)), start_ms=None, end_ms=None, now_ms=NOW)
+
+    assert done.revised == (Revision(NOW - 2 * HOUR, 305.0, 310.0),)

@@ -312,3 +312,16 @@ def test_a_method_that_says_less_is_no_contradiction(made):
     made.take(stretch(method="average"), now_ms=0)
 
     assert made.signal_rows("p").height
+
+
+def test_a_price_in_another_currency_than_the_sites_is_told(made):
+    """Dollars are not booked as euros; with the signal's currency they are booked."""
+    made.take(stretch(unit="USD/kWh"), now_ms=0)
+    site = (made.root / "site.toml").read_text().replace("intensity = 'i'\n", "intensity = 'i'\nprice = 'p'\n")
+    made.write_site_file(site)
+    with pytest.raises(ConfigError, match=r"counts in EUR and takes its price from signal 'p', which is in USD/kWh"):
+        loop.attribute(made)
+    made.write_site_file(site.replace("price = 'p'\n", "price = 'p'\ncurrency = 'USD'\n"))
+    loop.attribute(made)
+
+    assert loop.statement(made).total("cost") == pytest.approx(0.1)  # 1 kWh at 0.1

@@ -84,7 +84,8 @@ def fetch(
             typer.echo(
                 "No value came for that time; what the book has is kept. Check --zone, or run it again later.", err=True
             )
-        typer.echo(f'Use it in the site file: {info.kind} = "{info.id}"')
+        money = f', currency = "{info.unit.partition("/")[0]}"' if info.kind == "price" and done.rows else ""
+        typer.echo(f'Use it in the site file: {info.kind} = "{info.id}"{money}')
     if done.refused:
         raise typer.Exit(common.REFUSED)
 

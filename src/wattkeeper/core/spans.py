@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -104,11 +105,14 @@ class SpanSource:
     def _batch(self, start_ms: int, end_ms: int) -> Intake:
         found = self.publisher.read(start_ms, end_ms)
         info = self.publisher.info
-        inside = list({r[0]: r for r in found.rows if start_ms <= r[0] < end_ms}.values())
+        latest = {r[0]: r for r in found.rows if start_ms <= r[0] < end_ms}
+        bad = [t for t, (_, _, v) in latest.items() if not isfinite(v) or (v < 0 and info.kind != "price")]
+        inside = [r for t, r in latest.items() if t not in bad]
         self.estimated += len(found.estimated & {r[0] for r in inside})
         table = pl.DataFrame(inside, {k: SIGNALS.schema[k] for k in ("start_ms", "end_ms", "value")}, orient="row")
         rows = table.select(pl.lit(info.id).alias("signal"), "start_ms", "end_ms", "value")
-        rejects = [Reject(self.name, 0, why) for why in found.refused]
+        refused = [*found.refused, *told(bad, "the value is negative or infinite; the time stays a gap")]
+        rejects = [Reject(self.name, 0, why) for why in refused]
         spans = [(info.id, start_ms, end_ms)] if inside else []
         infos = [info] if inside else []
         return Intake(self.name, signals=rows, signal_infos=infos, rejects=rejects, replaces=spans)

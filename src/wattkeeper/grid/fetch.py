@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from math import isnan
 from typing import cast
 
 import numpy as np
@@ -182,14 +183,15 @@ class _Alike:
             )
 
     def _revisions(self, intake: Intake) -> list[Revision]:
-        if not intake.replaces:
-            return []
-        ((_, start_ms, end_ms),) = intake.replaces
-        old = self.before.filter(pl.col("start_ms").is_between(start_ms, end_ms, closed="left"))
-        new = intake.signals.select("start_ms", new="value")
-        both = old.select("start_ms", old="value").join(new, "start_ms", "left").sort("start_ms")
-        same = (pl.col("new") - pl.col("old")).abs() <= SAME * pl.col("old").abs()
-        return [Revision(*row) for row in both.filter(~same.fill_null(value=False)).iter_rows()]
+        """Return the values that the book had for the times of a batch and that are now others, each at its start."""
+        found = []
+        for (_, start_ms, end_ms), info in zip(intake.replaces, intake.signal_infos, strict=True):
+            old = self.before.filter(pl.col("start_ms").is_between(start_ms, end_ms, closed="left")).sort("start_ms")
+            new = Signal.from_table(intake.signals, info).at(old["start_ms"].to_numpy())
+            for at_ms, was, now in zip(old["start_ms"], old["value"], new.tolist(), strict=True):
+                if not abs(now - was) <= SAME * abs(was):  # NaN is another value, too
+                    found.append(Revision(at_ms, was, None if isnan(now) else now))
+        return found
 
 
 def _kind_of(info: SignalInfo) -> str:

@@ -135,9 +135,9 @@ class Book:
     def _take(self, intake: Intake, now_ms: int, mark: Mark | None, *, replace: bool) -> list[Reject]:
         refused = list(intake.rejects)
         assets = fitting(intake, self.tree(), self.site_file, refused)
-        known = self.state.signal_infos() if intake.signal_infos else {}
+        infos = self.state.signal_infos() if intake.signal_infos else {}
         for info in intake.signal_infos:
-            must_be_alike(known.get(info.id, info), info)
+            must_be_alike(infos.get(info.id, info), info)
         self.state.register(assets, intake.meters, intake.signal_infos)
         accepted = self._take_readings(intake, refused, replace=replace)
         self.readings.table.commit(mark)
