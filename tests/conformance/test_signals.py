@@ -145,6 +145,22 @@ def test_a_service_that_keeps_failing_is_one_sentence(case, service):
         publisher(case, service).read(NOW, NOW + HOUR)
 
 
+def test_a_service_that_moved_is_told(case, service):
+    """Nobody is followed with a key in hand: the new address is named."""
+    service.faults = [(301, {"Location": "https://elsewhere.example/api"}, "")]
+    with pytest.raises(SourceError, match=r"has moved from http://127.* to https://elsewhere.example/api. Set url"):
+        publisher(case, service).read(NOW, NOW + HOUR)
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_web_page_in_the_place_of_data_is_a_fault(case, service, status):
+    """A proxy's page is told by its title, be its status a success or not."""
+    page = "<!DOCTYPE html>\n<html><head><title>Guest\n network</title></head><body>log in</body></html>"
+    service.faults = [(status, {"Content-Type": "text/html"}, page)] * 2
+    with pytest.raises(SourceError, match="Guest network"):
+        publisher(case, service, retries=0).read(NOW, NOW + HOUR)
+
+
 @pytest.mark.parametrize(
     "text", ['{"data": [{"datetime": "2026-10-', "<TimeSeries><Period>", "", "{}", "[]", "null", "7"]
 )

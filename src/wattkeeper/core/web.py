@@ -137,6 +137,9 @@ class Web:
             ) from error
         if answer.is_success or answer.status_code in good:
             return answer
+        if answer.has_redirect_location:
+            where = self.clean(answer.headers["Location"])
+            raise StatusError(answer.status_code, f"{self.name} has moved from {self._config.url} to {where}. Set url.")
         told = self.clean(_shown(answer.text))
         if answer.status_code in REFUSED:
             raise StatusError(
@@ -152,14 +155,16 @@ class Web:
         try:
             return answer.json()
         except ValueError as error:
-            if _is_page(answer.text):
-                page = self.clean(_shown(answer.text))
-                raise SourceError(
-                    f"{self.name} sent a web page, not data: {page}. Check url, proxy and network."
-                ) from error
+            self.must_be_data(answer)
             raise SourceError(
                 f"{self.name} sent no whole JSON: …{self.clean(answer.text[-60:])!r}. Run it again."
             ) from error
+
+    def must_be_data(self, answer: httpx.Response) -> None:
+        """Raise SourceError where an answer is a web page, such as a proxy's or a guest network's."""
+        if _is_page(answer.text):
+            page = self.clean(_shown(answer.text))
+            raise SourceError(f"{self.name} sent a web page, not data: {page}. Check url, proxy and network.")
 
     def strange(self, what: object) -> SourceError:
         """Return the fault of an answer that is not in the published format."""

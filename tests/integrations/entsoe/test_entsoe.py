@@ -289,3 +289,10 @@ def test_a_time_without_an_offset_is_refused(service):
     service.faults = [(200, {}, QUARTERS.replace("2026-10-01T00:00Z", "2026-10-01T00:00"))]
     with pytest.raises(SourceError, match="has no offset"):
         make(service).read(NOW, NOW + HOUR)
+
+
+def test_a_document_of_another_type_is_refused(service):
+    """Generation where prices were asked for: not a day without prices."""
+    service.faults = [(200, {}, generation_document([]))]
+    with pytest.raises(SourceError, match="format we do not know: a document named GL_MarketDocument"):
+        make(service).read(NOW, NOW + HOUR)
