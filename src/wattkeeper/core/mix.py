@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.signal import Signal
+from wattkeeper.core.units import MS_PER_DAY
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +35,9 @@ FACTORS_NAME = "IPCC AR5 2014 medians"
 
 LEAST_SHARE = 0.01
 """A kind that makes up less of a span than this may be missing from an hour."""
+
+CONTEXT_MS = 7 * MS_PER_DAY
+"""How much before a span is read with it [ms]: of a single hour that lacks its coal nothing else would say so."""
 
 
 def intensity_of_mix(parts: Mapping[str, Signal], boundary: str) -> tuple[NDArray[np.int64], Floats, list[int]]:

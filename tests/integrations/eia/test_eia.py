@@ -35,12 +35,12 @@ def answer(*rows, total=None):
 
 
 def test_an_hour_is_named_by_its_end(service):
-    """What is told for 01 o'clock was generated from 00 to 01; asked for are 01 to 02 for the first two hours."""
+    """What is told for 01 o'clock was generated from 00 to 01; asked for are 01 to 02 and the week before."""
     service.faults = [answer(("2026-10-01T01", "NG", "100"), ("2026-10-01T02", "NUC", "100"))]
     found = make(service).read(NOW, NOW + 2 * HOUR)
     params = service.asked[0][1]
 
-    assert (params["start"], params["end"]) == ("2026-10-01T01", "2026-10-01T02")
+    assert (params["start"], params["end"]) == ("2026-09-24T01", "2026-10-01T02")
     assert [(start, end) for start, end, _ in found.rows] == []  # neither hour tells of both fuels
     assert found.refused[0].startswith("2026-10-01T00:00:00Z, and 1 more: a fuel")
 
@@ -86,6 +86,7 @@ def test_an_hour_that_lacks_its_gas_stays_a_gap(service):
 def test_pages_are_put_together(service, monkeypatch):
     """Three rows an hour for ten hours in pages of seven: five requests, and every hour comes."""
     monkeypatch.setattr(signal, "PAGE", 7)
+    monkeypatch.setattr(signal, "CONTEXT_MS", 0)
     found = make(service).read(NOW, NOW + 10 * HOUR)
 
     assert [p["offset"] for _, p, _ in service.asked] == ["0", "7", "14", "21", "28"]
@@ -180,3 +181,13 @@ def test_a_wrong_key_as_the_gateway_says_it(service):
         make(service).read(NOW, NOW + HOUR)
 
     assert KEY not in str(fault.value)
+
+
+def test_a_single_hour_that_lacks_its_gas_is_judged_by_the_week_before(service):
+    """Asked for is one hour, and all that came for it is solar: the hours before had gas, so it is no clean hour."""
+    before = [(f"2026-09-30T{h:02}", f, "100") for h in range(20, 24) for f in ("NG", "SUN")]
+    service.faults = [answer(*before, ("2026-10-01T01", "SUN", "100"))]
+    found = make(service).read(NOW, NOW + HOUR)
+
+    assert found.rows == []
+    assert found.refused == ["2026-10-01T00:00:00Z: a fuel that other hours have is missing; the hour stays a gap"]

@@ -296,3 +296,19 @@ def test_a_document_of_another_type_is_refused(service):
     service.faults = [(200, {}, generation_document([]))]
     with pytest.raises(SourceError, match="format we do not know: a document named GL_MarketDocument"):
         make(service).read(NOW, NOW + HOUR)
+
+
+def test_a_single_hour_that_lacks_its_gas_is_judged_by_the_week_before(service):
+    """Asked for is one hour, for which only solar came; the day before had gas half and half: the hour stays a gap."""
+    day = NOW - 24 * HOUR
+
+    def told(code, end):
+        points = [(i + 1, 100.0) for i in range((end - day) // HOUR)]
+        return type_series(code, period(day, end, "PT60M", points, "quantity"))
+
+    service.faults = [(200, {}, generation_document([told("B04", NOW), told("B16", NOW + HOUR)]))]
+    found = make(service, "DE", "intensity").read(NOW, NOW + HOUR)
+
+    assert service.asked[0][1]["periodStart"] == "202609240000"
+    assert found.rows == []
+    assert found.refused[0].startswith("2026-10-01T00:00:00Z: a type of generation that other hours have is missing")

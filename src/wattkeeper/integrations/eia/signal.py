@@ -11,7 +11,7 @@ import numpy as np
 
 from wattkeeper.core.clock import to_ms
 from wattkeeper.core.errors import ConfigError, SourceError, UnknownZoneError
-from wattkeeper.core.mix import FACTORS_NAME, intensity_of_mix
+from wattkeeper.core.mix import CONTEXT_MS, FACTORS_NAME, intensity_of_mix
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import Signal
 from wattkeeper.core.spans import Stretch, checked, tidy, told
@@ -45,21 +45,22 @@ class Eia:
         self._web = connect(config)
 
     def read(self, start_ms: int, end_ms: int) -> Stretch:
-        """Return the intensity of a span. Raises SourceError."""
-        rows = self._rows(start_ms, end_ms)
+        """Return the intensity of a span, judged with the week before it. Raises SourceError."""
+        rows = self._rows(start_ms - CONTEXT_MS, end_ms)
         if not rows:
             self._must_exist()
         try:
             parts = self._parts(rows)
         except (KeyError, TypeError, ValueError) as error:
             raise self._web.strange(f"{type(error).__name__}: {error}") from error
-        breaks_ms = np.arange(start_ms, end_ms + 1, MS_PER_HOUR, dtype=np.int64)
+        breaks_ms = np.arange(start_ms - CONTEXT_MS, end_ms + 1, MS_PER_HOUR, dtype=np.int64)
         mix = {}
         for kind, hours in parts.items():
             power = np.array([hours.get(t, np.nan) for t in breaks_ms[:-1].tolist()])
             mix[kind] = Signal(breaks_ms, power, self.info)
         edges, values, lacking = intensity_of_mix(mix, self._config.boundary)
-        found = Stretch.of(edges, values)
+        found = Stretch([r for r in Stretch.of(edges, values).rows if r[0] >= start_ms])
+        lacking = [t for t in lacking if t >= start_ms]
         found.refused = told(lacking, "a fuel that other hours have is missing; the hour stays a gap")
         return found
 
