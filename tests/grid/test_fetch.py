@@ -239,17 +239,19 @@ def test_a_zone_that_ended_does_not_make_each_request_longer(book, service):
     assert book.state.cursor_ms(f"grid {ID}") == NOW + 30 * DAY
 
 
-def test_a_clock_that_was_ahead_loses_nothing(book, service):
-    """The clock was twenty days ahead while it fetched; set right, the next fetch goes on at the last value."""
+@pytest.mark.parametrize("days", [20, 60])
+def test_a_clock_that_was_ahead_loses_nothing(book, service, days):
+    """The clock was days ahead while it fetched; set right, the next fetch goes on at the last value."""
     run(book, NOW - DAY)
-    service.faults = [answer([])] * 3
-    run(book, now=NOW + 20 * DAY)
+    service.faults = [answer([])] * 9
+    run(book, now=NOW + days * DAY)
     service.faults.clear()
     service.asked.clear()
     run(book, now=NOW + DAY)
 
     assert spans(service) == [(-24, 24)]
     assert len(values(book)) == 48
+    assert book.state.cursor_ms(f"grid {ID}") == NOW + DAY
 
 
 def test_again_reads_what_the_book_has_too(book, service):

@@ -125,7 +125,8 @@ def fetch(
     def advance(position_ms: int) -> None:
         last_ms = max(alike.last_ms, now_ms - LATE_MS)
         settled_ms = min(position_ms, last_ms, now_ms) // MS_PER_HOUR * MS_PER_HOUR
-        if settled_ms > (book.state.cursor_ms(cursor) or 0):
+        stands_ms = book.state.cursor_ms(cursor) or 0
+        if not settled_ms <= stands_ms <= now_ms:
             book.state.advance(cursor, settled_ms)
 
     source = SpanSource(publisher, spans, advance)
