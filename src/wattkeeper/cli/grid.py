@@ -84,8 +84,9 @@ def fetch(
             typer.echo(
                 "No value came for that time; what the book has is kept. Check --zone, or run it again later.", err=True
             )
-        money = f', currency = "{info.unit.partition("/")[0]}"' if info.kind == "price" and done.rows else ""
-        typer.echo(f'Use it in the site file: {info.kind} = "{info.id}"{money}')
+        else:
+            money = f', currency = "{info.unit.partition("/")[0]}"' if info.kind == "price" and info.unit else ""
+            typer.echo(f'Use it in the site file: {info.kind} = "{info.id}"{money}')
     if done.refused:
         raise typer.Exit(common.REFUSED)
 

@@ -37,7 +37,7 @@ class ElectricityMaps:
 
     def _info(self, currency: str) -> SignalInfo:
         if self.kind == "price":
-            unit = f"{currency}/kWh"
+            unit = f"{currency}/kWh" if currency else ""
             return SignalInfo(
                 f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", "v4", "day-ahead"
             )
