@@ -86,7 +86,7 @@ def value_at(time_ms: int) -> float:
 
 
 def electricitymaps(path: str, params: dict[str, str], _headers: dict[str, str]) -> str:
-    """/v4/…/past-range, hours from start on and the end left out, and /v4/zones; as the service's docs had it in 2026."""
+    """/v4/…/past-range, hours from start on and the end left out, and /v4/zones; as clients of 2026 read it."""
     if path == "/v4/zones":
         names = ("DE", "DK-DK1", "DK-DK2", "US-CAL-CISO")
         return json.dumps({n: {"zoneKey": n, "zoneName": n, "countryName": n[:2]} for n in names})

@@ -118,7 +118,7 @@ V4 = {
         },
     ],
 }  # fmt: skip
-"""An answer of v4 as its reference has it in 2026; numbers are ours."""
+"""An answer of v4 in the shape that clients of 2026 read; numbers are ours."""
 
 
 def test_an_answer_of_v4(service):
@@ -196,3 +196,22 @@ def test_prices_of_two_currencies_are_refused(service):
     service.faults = [(200, {}, json.dumps({"data": data}))]
     with pytest.raises(SourceError, match="'DKK/MWh', not in one currency"):
         make(service, "price").read(NOW, NOW + 2 * HOUR)
+
+
+def test_v3_goes_on_where_a_book_has_it(service):
+    """v3 knows no flow tracing: it is neither asked for nor noted, and rows that do not tell it are taken."""
+    one = make(service, version="v3")
+    service.faults = [(200, {}, json.dumps({"zone": "DE", "data": [row(0, 300)]}))]
+
+    assert one.read(NOW, NOW + HOUR).rows == [(NOW, NOW + HOUR, 300.0)]
+    path, params, _ = service.asked[0]
+    assert path == "/v3/carbon-intensity/past-range"
+    assert "flowTraced" not in params
+    assert (one.info.version, one.info.note) == ("v3", "")
+
+
+def test_a_service_without_our_version_is_told(service):
+    """Neither the values nor the zones are where v4 has them."""
+    service.faults = [(404, {}, "not here"), (404, {}, "not here")]
+    with pytest.raises(SourceError, match=r"It may not know v4: try another version in \[grid.electricitymaps\]"):
+        make(service).read(NOW, NOW + HOUR)

@@ -13,8 +13,7 @@ from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.integrations.electricitymaps.link import WHERE, Config, connect
 
 NO_SUCH = (400, 404)
-PATHS = {"intensity": "v4/carbon-intensity/past-range", "price": "v4/price-day-ahead/past-range"}
-
+PATHS = {"intensity": "carbon-intensity/past-range", "price": "price-day-ahead/past-range"}
 
 SANDBOX = "SANDBOX"
 """Keys of the sandbox get values that are made up; they say so."""
@@ -36,16 +35,20 @@ class ElectricityMaps:
         self.info = self._info("")
 
     def _info(self, currency: str) -> SignalInfo:
+        version = self._config.version
         if self.kind == "price":
             unit = f"{currency}/kWh" if currency else ""
             return SignalInfo(
-                f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", "v4", "day-ahead"
+                f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", version, "day-ahead"
             )
         boundary = self._config.boundary
+        notes = [
+            *(["flow-traced"] if version == "v4" else []),
+            *([] if self._config.estimated else ["without values that are estimated"]),
+        ]
         return SignalInfo(
-            f"intensity:{self.zone}:electricitymaps:{boundary}", "intensity", "g/kWh", "Electricity Maps", "v4",
-            f"average, {boundary}",
-            "flow-traced" if self._config.estimated else "flow-traced, without values that are estimated",
+            f"intensity:{self.zone}:electricitymaps:{boundary}", "intensity", "g/kWh", "Electricity Maps", version,
+            f"average, {boundary}", ", ".join(notes),
         )  # fmt: skip
 
     def read(self, start_ms: int, end_ms: int) -> Stretch:
@@ -56,10 +59,11 @@ class ElectricityMaps:
         }  # fmt: skip
         if self.kind == "intensity":
             params["emissionFactorType"] = self._config.boundary
-            params["flowTraced"] = "true"
+            if self._config.version == "v4":
+                params["flowTraced"] = "true"
             params["disableEstimations"] = "false" if self._config.estimated else "true"
         try:
-            body = self._web.json(PATHS[self.kind], params)
+            body = self._web.json(f"{self._config.version}/{PATHS[self.kind]}", params)
         except StatusError as error:
             self._must_exist(error)
             raise
@@ -111,11 +115,16 @@ class ElectricityMaps:
             self._unit, self.info = currency, self._info(currency)
 
     def _must_exist(self, error: StatusError) -> None:
-        """Raise UnknownZoneError where that is why the service said no."""
+        """Raise UnknownZoneError where that is why the service said no, SourceError where it lacks our version."""
+        version = self._config.version
         if error.status not in NO_SUCH:
             return
         try:
-            zones = self._web.json("v4/zones")
+            zones = self._web.json(f"{version}/zones")
+        except StatusError as other:
+            if (error.status, other.status) == (404, 404):
+                raise SourceError(f"{error} It may not know {version}: try another version in [{WHERE}].") from error
+            return
         except SourceError:
             return
         if isinstance(zones, dict) and zones and self.zone not in zones:
