@@ -14,6 +14,7 @@ from wattkeeper.cli import common
 if TYPE_CHECKING:
     from wattkeeper.grid.forecast import Backtest, Forecast
     from wattkeeper.grid.series import Hourly
+    from wattkeeper.lake.book import Book
 
 app = typer.Typer(help="Carbon intensity and price of a grid zone: fetch, show, forecast.", no_args_is_help=True)
 
@@ -23,6 +24,9 @@ SIGNAL = typer.Option("", "--signal", help="Id of the signal, where the zone has
 FIGURE = typer.Option(None, "--html", help="Write the figure here: .html that opens offline, .svg or .png.")
 HOURS = typer.Option(96, min=1, max=336, help="How far ahead [h].")
 TREES = typer.Option(False, "--trees", help="Also try boosted trees; needs the extra forecast, and some seconds.")
+PRICES = typer.Option(
+    "", "--prices", help="Id of a signal of European day-ahead prices; a model that is told them joins."
+)
 
 COLUMNS = 70
 """Columns of a chart in the terminal."""
@@ -147,6 +151,7 @@ def forecast(
     hours: int = HOURS,
     levels: str = typer.Option("10,25,50,75,90", "--quantiles", help="Quantiles to keep [%], joined by commas."),
     at: str = typer.Option("", "--at", help="Issue it at this time, from what was known then. Default: now."),
+    prices: str = PRICES,
     trees: bool = TREES,
     figure: Path | None = FIGURE,
     json: bool = common.JSON,
@@ -169,7 +174,8 @@ def forecast(
     issued_ms = common.time_ms(at) if at else common.now_ms()
     with common.progress("judging") as told:
         made = make(
-            hourly, issued_ms, hours, models=models_of(trees=trees), levels=_levels(levels), progress=told
+            hourly, issued_ms, hours, models=models_of(trees=trees), levels=_levels(levels),
+            prices=_prices(opened, prices), progress=told,
         )  # fmt: skip
     opened.take(to_intake(made), common.now_ms())
     if figure is not None:
@@ -183,6 +189,19 @@ def forecast(
         common.print_json(forecast_json(made))
     else:
         _tell(made)
+
+
+def _prices(book: Book, signal: str) -> Hourly | None:
+    """Return the prices named, where some are. Raises ConfigError where the signal is none of prices."""
+    from wattkeeper.core.errors import ConfigError
+    from wattkeeper.grid.series import find_signal, read_hourly
+
+    if not signal:
+        return None
+    info = find_signal(book, "", "price", signal)
+    if info.kind != "price":
+        raise ConfigError(f"--prices: '{signal}' is a signal of {info.kind}, not of prices.")
+    return read_hourly(book, info)
 
 
 def _levels(text: str) -> tuple[float, ...]:
@@ -226,6 +245,7 @@ def backtest(
     signal: str = SIGNAL,
     hours: int = HOURS,
     days: int = typer.Option(180, min=7, help="Days that are scored, the last of the signal."),
+    prices: str = PRICES,
     trees: bool = TREES,
     figure: Path | None = FIGURE,
     json: bool = common.JSON,
@@ -245,7 +265,7 @@ def backtest(
     opened = common.open_book(book)
     hourly = read_hourly(opened, find_signal(opened, zone, kind, signal))
     with common.progress("scoring") as told:
-        done = score(hourly, hours, days, models=models_of(trees=trees), progress=told)
+        done = score(hourly, hours, days, models=models_of(trees=trees), prices=_prices(opened, prices), progress=told)
     if figure is not None:
         from wattkeeper.report.signals import errors_by_day
 
