@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,8 @@ def show(
         _draw(found.hourly, found.ahead)
 
 
-def _draw(hourly: Hourly, ahead: Hourly | None) -> None:
-    """Print the head, the chart and the gaps."""
+def _draw(hourly: Hourly, ahead: Hourly | None, *, shown: bool = True) -> None:
+    """Print the head, the chart and the gaps; shown: also that there are none."""
     from wattkeeper.core.clock import iso
     from wattkeeper.grid.show import columns
     from wattkeeper.report.signals import in_terminal
@@ -132,14 +133,14 @@ def _draw(hourly: Hourly, ahead: Hourly | None) -> None:
     out.print(Text(f"{'':10}{iso(hourly.start_ms)} on, UTC; a column is {each}", style="dim"))
     gaps = hourly.gaps()
     lost_h = sum(b - a for a, b in gaps) / 3_600_000
-    if not gaps:
-        out.print("No value is missing.", style="dim")
-    else:
+    if gaps:
         out.print(f"{grouped(lost_h)} of {grouped(len(hourly.values))} h are missing:", style="red")
         for a, b in gaps[:10]:
             out.print(f"  {iso(a)} to {iso(b)}", style="red")
         if len(gaps) > 10:
             out.print(f"  … and {len(gaps) - 10} more; --json lists all.", style="red")
+    elif shown:
+        out.print("No value is missing.", style="dim")
 
 
 @app.command("forecast")
@@ -158,12 +159,13 @@ def forecast(
 ) -> None:
     """Forecast a zone's signal from its own past, with quantiles, and keep it in the book.
 
-    A rolling back-test of the last 120 days is made. The model that did best in its last eight weeks is used and named;
-    quantiles come from all errors it made there. Kept as SIGNAL:forecast@TIME and, the newest, as SIGNAL:forecast, each
-    with :q10 and so on.
+    A rolling back-test of the last year is made. The model that did best in its last eight weeks is used and named;
+    quantiles come from all errors it made there, in the size that errors had of late. Kept as SIGNAL:forecast@TIME and,
+    the newest, as SIGNAL:forecast, each with :q10 and so on.
 
     Example: wattkeeper grid forecast --zone DE --hours 96 --book mybook
     """
+    _one_thread()
     from wattkeeper.grid.forecast import forecast as make
     from wattkeeper.grid.forecast import models_of, to_intake
     from wattkeeper.grid.series import find_signal, read_hourly
@@ -189,6 +191,14 @@ def forecast(
         common.print_json(forecast_json(made))
     else:
         _tell(made)
+
+
+def _one_thread() -> None:
+    """Keep linear algebra to one thread, unless the environment says otherwise: the matrices are small.
+
+    On busy cores its threads wait for one another many times as long as they work. To be called before numpy is imported.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _prices(book: Book, signal: str) -> Hourly | None:
@@ -223,7 +233,7 @@ def _tell(made: Forecast) -> None:
     from wattkeeper.core.clock import iso
     from wattkeeper.grid.show import as_hourly, daily
 
-    _draw(as_hourly(made), None)
+    _draw(as_hourly(made), None, shown=False)
     out = common.console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("from (UTC)")
@@ -257,6 +267,7 @@ def backtest(
 
     Example: wattkeeper grid backtest --zone DE --days 180 --html errors.html --book mybook
     """
+    _one_thread()
     from wattkeeper.grid.forecast import backtest as score
     from wattkeeper.grid.forecast import models_of
     from wattkeeper.grid.series import find_signal, read_hourly

@@ -116,7 +116,7 @@ def forecast(
             "Fetch it first, or issue the forecast --at an earlier time."
         )
     reach = late + hours
-    _enough(past, reach)
+    _enough(past, hours, late)
     models = _with_prices(models, prices, start_ms - (late + len(past)) * MS_PER_HOUR, len(past), issued_ms)
     rolled = _roll_all(past, models, origins_of(len(past), DAY, ROLLED_DAYS), reach, progress)
     errors_of, judges = judged(rolled, len(past))
@@ -220,13 +220,15 @@ def _floor(info: SignalInfo) -> float:
     return -np.inf if info.kind == "price" else 0.0
 
 
-def _enough(past: Floats, hours: int) -> None:
+def _enough(past: Floats, hours: int, late: int = 0) -> None:
     """Raise ConfigError where fewer than seven forecasts of so many hours could be judged by the past."""
-    need = LEAST + hours + 6 * DAY
+    need = LEAST + late + hours + 6 * DAY
     if len(past) < need:
+        fewer = len(past) - need + hours
+        cure = f", or forecast at most {fewer} --hours" if fewer >= 1 else ""
         raise ConfigError(
             f"{len(past)} h of past are too few to judge a forecast of {hours} h by; {need} h are needed. "
-            "Fetch more of it, or forecast fewer --hours."
+            f"Fetch more of it{cure}."
         )
 
 
