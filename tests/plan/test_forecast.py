@@ -237,6 +237,12 @@ def told_slowly(errors, levels):
             weights = [0.5 ** (age / 14) for age, _ in passed]
             if passed:
                 size[i, d] = sum(w * e for w, (_, e) in zip(weights, passed, strict=True)) / sum(weights)
+
+    def line(i, h):
+        """Return the size of an hour, between the middles of the days."""
+        row = [next(s for s in size[i, d::-1] if not np.isnan(s)) for d in range(len(ahead))]
+        return np.interp(h + 0.5, [(part[0] + part[-1] + 1) / 2 for part in ahead], row)
+
     for i in range(days + 1):
         missed = []
         for d, part in enumerate(ahead):
@@ -249,12 +255,12 @@ def told_slowly(errors, levels):
             for g in range(max(h - 2, 0), min(h + 3, hours)):
                 d = g // 24
                 for j in range(max(i - d, 0)):
-                    near.append(errors[j, g] / (size[j, d] if j > d else size[d + 1, d]))
+                    near.append(errors[j, g] / line(max(j, d + 1), g))
             near, n = sorted(np.clip(near, -20, 20)), len(near)
             for k, q in enumerate(levels):
-                if n and not np.isnan(size[i, h // 24]):
+                if n and i > h // 24:
                     rank = min(math.ceil(q * (n + 1)), n) if q >= 0.5 else max(math.floor(q * (n + 1)), 1)
-                    told[i, k, h] = (near[rank - 1] + shift[k]) * size[i, h // 24]
+                    told[i, k, h] = (near[rank - 1] + shift[k]) * line(i, h)
         told[i] = np.sort(told[i], axis=0)
     return told
 

@@ -64,17 +64,32 @@ def _scaled(errors: Floats, days: list[tuple[int, int]]) -> tuple[Floats, Floats
     Row i of those, (origins, hours, near), is what is known at origin i + 1 and was not at origin i. Errors made before
     any size was known are told in the first that was.
     """
-    size, told = np.empty_like(errors), np.full_like(errors, np.nan)
+    known = np.stack([_expected(np.abs(errors[:, a:b]), d + 1) for d, (a, b) in enumerate(days)], axis=1)
+    line = _by_hour(known, days)
+    size, told = np.full_like(errors, np.nan), np.full_like(errors, np.nan)
     for d, (a, b) in enumerate(days):
-        expected = _expected(np.abs(errors[:, a:b]), d + 1)
-        size[:, a:b] = expected[:, None]
-        first = expected[~np.isnan(expected)][:1].sum()
-        measure = np.where(np.isnan(expected), first, expected)[:, None]
-        ratio = np.clip(errors[:, a:b] / np.maximum(measure, _LEAST_SCALE), -MOST_SCALES, MOST_SCALES)
-        told[d:, a:b] = ratio[: len(ratio) - d]
+        sure = np.flatnonzero(~np.isnan(known[:, d]))
+        if len(sure):
+            size[sure, a:b] = line[sure, a:b]
+            measure = line[np.maximum(np.arange(len(line)), sure[0]), a:b]
+            ratio = np.clip(errors[:, a:b] / measure, -MOST_SCALES, MOST_SCALES)
+            told[d:, a:b] = ratio[: len(ratio) - d]
     wide = np.pad(told, ((0, 0), (NEAR_HOURS, NEAR_HOURS)), constant_values=np.nan)
     near = np.lib.stride_tricks.sliding_window_view(wide, 2 * NEAR_HOURS + 1, axis=1)
     return size, near
+
+
+def _by_hour(sizes: Floats, days: list[tuple[int, int]]) -> Floats:
+    """Return sizes of days ahead, (origins, days), by hour: that of the middle of a day, and on a line between middles.
+
+    A day ahead of which none is known yet has that of the day before it.
+    """
+    carried = sizes.copy()
+    for d in range(1, len(days)):
+        carried[:, d] = np.where(np.isnan(carried[:, d]), carried[:, d - 1], carried[:, d])
+    hours, middles = np.arange(days[-1][1]) + 0.5, [(a + b) / 2 for a, b in days]
+    found = np.stack([np.interp(hours, middles, row) for row in carried])
+    return np.asarray(np.maximum(found, _LEAST_SCALE), np.float64)
 
 
 def _expected(sizes: Floats, wait: int) -> Floats:
