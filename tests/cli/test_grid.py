@@ -203,6 +203,10 @@ def test_a_back_test_in_the_terminal(book, tmp_path):
             "was never fetched into this book. Give --from the first time.",
         ),
         (("forecast", "--zone", "DE", "--quantiles", "0,50"), "--quantiles '0,50' cannot be read."),
+        (
+            ("forecast", "--zone", "DE", "--prices", "intensity:DE:electricitymaps:lifecycle"),
+            "'intensity:DE:electricitymaps:lifecycle' is a signal of intensity, not of prices.",
+        ),
         (("forecast", "--zone", "DE", "--at", "2026-01-20"), "h of past are too few to judge a forecast of 96 h by"),
         (("show", "--zone", "DE", "--from", "2026-03-01", "--to", "2026-02-01"), "--from must lie before --to"),
     ],
