@@ -241,6 +241,16 @@ def test_cells_that_make_no_sense_are_named(book, tmp_path, cells, words):
     assert words in reject.reason
 
 
+def test_a_job_that_would_be_late_run_now_is_told(book, tmp_path):
+    """First come first served, two hours of all GPUs keep the other from its deadline: the sums hold 1 and 2 jobs."""
+    whole = BASE | {"gpus": "4"}
+    late = whole | {"job_id": "k", "deadline": "2026-10-01T01:00:00"}
+    found = planned(book, csv(tmp_path, whole | {"duration_h": "2"}, late))
+
+    assert (found.now.jobs, found.planned.jobs) == (1, 2)
+    assert "1 jobs would miss their deadline run now: they are in the sums of the plan alone" in found.notes
+
+
 def test_no_cost_is_told_where_a_price_is_not_known(tmp_path):
     """Site a has a price in its first hour only, b none: a job there has no cost, nor has a sum that holds it."""
     made = Book.create(tmp_path / "book", SITE.replace("price = 0.1", 'price = "price:A"').replace("price = 0.0\n", ""))

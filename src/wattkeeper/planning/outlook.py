@@ -139,6 +139,8 @@ def outlook(
     totals = [_totals(problem, p, a) for p, a in ((now, each_now), (made.places, each))]
     if polish_s and len(problem.planned) > MOST_JOBS:
         notes.append(f"HiGHS polishes queues of up to {MOST_JOBS} jobs; this one is left as it is")
+    if late := sum(line.now is None and line.planned is not None for line in lines):
+        notes.append(f"{late} jobs would miss their deadline run now: they are in the sums of the plan alone")
     told = (
         *notes, *unused_columns(queue), *_strange_sites(jobs, sites), *usual.notes, *_reserved(problem), *unseen,
         *stale(book, signals, grid),
