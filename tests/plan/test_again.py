@@ -228,11 +228,11 @@ def test_planning_again_and_again_comes_to_rest(problem: Problem, seed: int):
 
 
 def test_a_plan_made_again_is_near_the_best_of_all():
-    """60 queues of four jobs on one GPU, one of which leaves while another comes: in sum at most 1 % above the best of
+    """25 queues of four jobs on one GPU, one of which leaves while another comes: in sum at most 1 % above the best of
     all plans. Where jobs move one by one only, it is 1.6 %."""
     rng = np.random.default_rng(0)
     ours, best, queues = 0.0, 0.0, 0
-    while queues < 60:
+    while queues < 25:
         hours = int(rng.integers(4, 8))
         rates = (rng.integers(1, 5, hours) * 100.0).tolist()
         jobs = []
