@@ -12,6 +12,7 @@ from rich.text import Text
 from wattkeeper.cli import common
 
 if TYPE_CHECKING:
+    from wattkeeper.grid.fetch import Fetched, Revision
     from wattkeeper.grid.forecast import Backtest, Forecast
     from wattkeeper.grid.series import Hourly
 
@@ -36,12 +37,13 @@ def fetch(
     kind: str = KIND,
     start: str = typer.Option("", "--from", help="From this time (ISO 8601, UTC); needed the first time only."),
     end: str = typer.Option("", "--to", help="Up to this time. Default: what is published now."),
+    again: bool = typer.Option(False, "--again", help="With --from: read again what the book has, too."),
     name: str = typer.Option("", "--as", help="Keep it under this id. Default: kind:zone:provider:boundary."),
     json: bool = common.JSON,
 ) -> None:
     """Fetch carbon intensity or price of a grid zone into the book.
 
-    Goes on where the last fetch stopped; with --from only what the book lacks is asked for. Keys come from the
+    Goes on behind the last value; with --from only what the book lacks is asked for. Keys come from the
     environment or from key_file under [grid.PROVIDER] in the site file, and are never printed.
 
     Example: wattkeeper grid fetch --zone DE --provider entsoe --from 2026-01-01 --book mybook
@@ -55,14 +57,16 @@ def fetch(
     with common.progress("fetching") as told:
         done = run(
             opened, publisher, start_ms=common.time_ms(start) if start else None,
-            end_ms=common.time_ms(end) if end else None, now_ms=common.now_ms(), progress=told,
+            end_ms=common.time_ms(end) if end else None, now_ms=common.now_ms(), again=again, progress=told,
         )  # fmt: skip
     info, asked = done.info, [{"start": iso(a), "end": iso(b)} for a, b in done.asked]
     if json:
         common.print_json(
             {
                 "signal": info.id, "unit": info.unit, "provider": info.provider, "version": info.version,
-                "method": info.method, "asked": asked, "rows": done.rows, "refused": [r.reason for r in done.refused],
+                "method": info.method, "asked": asked, "rows": done.rows, "estimated": done.estimated,
+                "revised": [{"start": iso(r.start_ms), "old": r.old, "new": r.new} for r in done.revised],
+                "refused": [r.reason for r in done.refused],
             }
         )  # fmt: skip
     else:
@@ -70,11 +74,45 @@ def fetch(
         typer.echo(f"{info.id}: {done.rows:,} values came ({told_of}).")
         for span in asked:
             typer.echo(f"  asked for {span['start']} to {span['end']}")
+        for line in _happened(done):
+            typer.echo(f"  {line}")
         for reject in done.refused:
             typer.echo(f"  {reject.reason}", err=True)
-        typer.echo(f'Use it in the site file: {info.kind} = "{info.id}"')
+        if not asked:
+            typer.echo("  The book has all of that time. --again, with --from, reads it again.")
+        if asked and not done.rows:
+            typer.echo(
+                "No value came for that time; what the book has is kept. Check --zone, or run it again later.", err=True
+            )
+        else:
+            money = f', currency = "{info.unit.partition("/")[0]}"' if info.kind == "price" and info.unit else ""
+            typer.echo(f'Use it in the site file: {info.kind} = "{info.id}"{money}')
     if done.refused:
         raise typer.Exit(common.REFUSED)
+
+
+def _happened(done: Fetched) -> list[str]:
+    """Return what a user should know of the values that came: which are estimates, and which were others before."""
+    from wattkeeper.core.clock import iso
+
+    lines = []
+    if done.estimated:
+        lines.append(f"{done.estimated:,} of {done.rows:,} values are estimates of the provider")
+    changed = [r for r in done.revised if r.new is not None]
+    gone = [r for r in done.revised if r.new is None]
+    if changed:
+        one = changed[0]
+        lines.append(
+            f"{_values(changed)} revised, the first at {iso(one.start_ms)} from {one.old:.6g} to {one.new:.6g} "
+            f"{done.info.unit}"
+        )
+    if gone:
+        lines.append(f"{_values(gone)} withdrawn and now missing, the first at {iso(gone[0].start_ms)}")
+    return lines
+
+
+def _values(revised: list[Revision]) -> str:
+    return f"{len(revised):,} {'value was' if len(revised) == 1 else 'values were'}"
 
 
 @app.command("show")
