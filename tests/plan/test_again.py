@@ -228,9 +228,9 @@ def test_planning_again_and_again_comes_to_rest(problem: Problem, seed: int):
 
 
 def test_a_plan_made_again_is_near_the_best_of_all():
-    """25 queues of four jobs on one GPU, one of which leaves while another comes: in sum at most 1 % above the best of
-    all plans. Where jobs move one by one only, it is 1.6 %."""
-    rng = np.random.default_rng(0)
+    """25 queues of four jobs on one GPU, one of which leaves while another comes: in sum at most 0.5 % above the best of
+    all plans. Where jobs move one by one only, it is 4 %."""
+    rng = np.random.default_rng(1)
     ours, best, queues = 0.0, 0.0, 0
     while queues < 25:
         hours = int(rng.integers(4, 8))
@@ -246,4 +246,4 @@ def test_a_plan_made_again_is_near_the_best_of_all():
             continue
         ours, best, queues = ours + replan(before, then).cost_g, best + least, queues + 1
 
-    assert best <= ours <= 1.01 * best
+    assert best <= ours <= 1.005 * best
