@@ -22,7 +22,7 @@ _LOOK_AGAIN = 0.03
 _WORTH_MOVING, _WORTH_LEAVING = 0.002, 0.05
 """Parts of its cost that a job must gain to move: one that stands badly, and any other."""
 _TIGHT = 0.005
-_MENDED = 5000
+_MENDED = 1000
 """Queues up to this size are mended around what changed; larger ones are as good as the bound can tell without it."""
 
 
@@ -46,7 +46,7 @@ def replan(previous: Plan, problem: Problem, *, seed: int = 0) -> Plan:
 
     Jobs are the same where their ids are. The grid may begin later, by whole slots. A job that still may stand where
     it stood stays there, unless it must make way, stands among those that would gain most by moving, or gains much: in
-    queues of a few thousand jobs all are looked at, and those near a change may change places. Where no job came or
+    queues of up to 1000 jobs all are looked at, and those near a change may change places. Where no job came or
     went, none moves but for a gain, so that planning the same again and again comes to rest. The prices are the old
     ones, and so is the bound's quality; plan anew when the gap has grown. Falls back on planning anew when the new jobs
     find no room this way.
