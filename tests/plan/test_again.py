@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tests.plan.instances import HOUR, START, problems
+from tests.plan.instances import HOUR, START, cheapest, problems
 from tests.plan.test_place import checked, crowded
 from wattkeeper.plan.again import Before, along, carry, plan_ahead, replan, resume, shift, stand
 from wattkeeper.plan.bound import evaluate, no_prices, price
@@ -168,3 +169,81 @@ def test_prices_of_a_full_cluster_make_no_bound_worse_than_none():
 
     assert evaluate(rest, before.prices.gpu, before.prices.power).prices.bound < 0
     assert no_prices(rest).bound <= after.bound_g <= after.cost_g
+
+
+def hours_of(values: list[float], *jobs: Job) -> Problem:
+    """Return the problem of some jobs on one GPU, with an intensity for each hour."""
+    return pose(Grid(START, HOUR, len(values)), [Site("a", 1, np.array(values))], list(jobs))
+
+
+def hour_job(name: str, first: int, end: int, hours: int = 1) -> Job:
+    """Return a job of 1 kW on one GPU that may run from hour `first` and ends before hour `end`."""
+    return Job(name, 1, hours * HOUR, 1000.0, START + first * HOUR, START + end * HOUR)
+
+
+def test_jobs_change_places_around_what_left():
+    """w leaves the hour at 100 g to y, which comes from 200, and z, at 300, takes that one; x stays at 200.
+
+    Moving a single job stops at 600 g, where 500 is possible.
+    """
+    rates = [100.0, 200.0, 300.0, 200.0]
+    w, x, y, z = hour_job("w", 0, 1), hour_job("x", 3, 4), hour_job("y", 0, 2), hour_job("z", 1, 3)
+    before = plan(hours_of(rates, w, x, y, z))
+    after = replan(before, hours_of(rates, x, y, z))
+
+    assert before.cost_g == pytest.approx(100 + 200 + 200 + 300)
+    assert after.cost_g == pytest.approx(200 + 100 + 200)
+    assert [p.slots[0][0] for p in stands(after).values()] == [3, 0, 1]  # type: ignore[attr-defined]
+
+
+def test_a_forecast_that_changed_moves_jobs_though_none_came_or_went():
+    """The clean hour turns out to be another: the job that would gain most goes there, 300 g become 50."""
+    job = hour_job("x", 0, 3)
+    before = plan(hours_of([300.0, 100.0, 200.0], job))
+    after = replan(before, hours_of([300.0, 300.0, 50.0], job))
+
+    assert stands(before)["x"].slots == ((1, 2),)  # type: ignore[attr-defined]
+    assert after.cost_g == pytest.approx(50.0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(problems(most_jobs=4), st.integers(0, 2**32 - 1))
+def test_planning_again_and_again_comes_to_rest(problem: Problem, seed: int):
+    """Carried over from other jobs, then planned again unchanged: the cost never rises, is never below the best of all
+    plans, and after a few turns nothing moves any more."""
+    rng = np.random.default_rng(seed)
+    names = problem.jobs.ids
+    made = replan(plan(without(problem, {n for n in names if rng.random() < 0.4})), problem)
+    best = cheapest(problem)
+    assume(not made.unplaced)
+    costs = [made.cost_g]
+    for turn in range(8):
+        made = replan(made, problem, seed=turn)
+        costs.append(made.cost_g)
+
+    assert all(b <= a + 1e-9 * abs(a) + 1e-9 for a, b in itertools.pairwise(costs))
+    assert best is not None
+    assert costs[-1] >= best - 1e-6
+    assert stands(replan(made, problem)) == stands(made)
+
+
+def test_a_plan_made_again_is_near_the_best_of_all():
+    """25 queues of four jobs on one GPU, one of which leaves while another comes: in sum at most 0.5 % above the best of
+    all plans. Where jobs move one by one only, it is 4 %."""
+    rng = np.random.default_rng(1)
+    ours, best, queues = 0.0, 0.0, 0
+    while queues < 25:
+        hours = int(rng.integers(4, 8))
+        rates = (rng.integers(1, 5, hours) * 100.0).tolist()
+        jobs = []
+        for name in "abcd":
+            long = int(rng.integers(1, 3))
+            first = int(rng.integers(0, hours - long + 1))
+            jobs.append(hour_job(name, first, int(rng.integers(first + long, hours + 1)), long))
+        before, then = plan(hours_of(rates, *jobs[:3])), hours_of(rates, *jobs[1:])
+        least = cheapest(then)
+        if before.unplaced or least is None:
+            continue
+        ours, best, queues = ours + replan(before, then).cost_g, best + least, queues + 1
+
+    assert best <= ours <= 1.005 * best

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from wattkeeper.plan.bound import Choices, Prices, climb, empty_places, evaluate, no_prices
 from wattkeeper.plan.kernel import cost_jobs
 from wattkeeper.plan.modes import NOWHERE, RESUME, RIGID, RUN, Places
-from wattkeeper.plan.place import Plan, cost_of, negotiate, overfull, plan, room_of, settle
+from wattkeeper.plan.place import Plan, cost_of, mend, negotiate, overfull, plan, room_of, settle
 from wattkeeper.plan.problem import Grid, Problem
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _LOOK_AGAIN = 0.03
-_WORTH_MOVING = 0.002
+_WORTH_MOVING, _WORTH_LEAVING = 0.002, 0.05
+"""Parts of its cost that a job must gain to move: one that stands badly, and any other."""
 _TIGHT = 0.005
+_MENDED = 1000
+"""Queues up to this size are mended around what changed; larger ones are as good as the bound can tell without it."""
 
 
 Spot = tuple[str, float, tuple[tuple[int, int], ...]]
@@ -42,9 +45,11 @@ def replan(previous: Plan, problem: Problem, *, seed: int = 0) -> Plan:
     """Return a plan of a changed problem that keeps what it can of the previous one.
 
     Jobs are the same where their ids are. The grid may begin later, by whole slots. A job that still may stand where
-    it stood stays there, unless it must make way or stands among those that would gain most by moving. The prices are
-    the old ones, and so is the bound's quality; plan anew when the gap has grown. Falls back on planning anew when
-    the new jobs find no room this way.
+    it stood stays there, unless it must make way, stands among those that would gain most by moving, or gains much: in
+    queues of up to 1000 jobs all are looked at, and those near a change may change places. Where no job came or
+    went, none moves but for a gain, so that planning the same again and again comes to rest. The prices are the old
+    ones, and so is the bound's quality; plan anew when the gap has grown. Falls back on planning anew when the new jobs
+    find no room this way.
     """
     gpu, power = (along(p, previous.problem.grid, problem.grid) for p in (previous.prices.gpu, previous.prices.power))
     chosen = evaluate(problem, gpu, power, by_user(previous.prices.delay, previous.problem, problem))
@@ -74,17 +79,29 @@ def _go_on(problem: Problem, chosen: Choices, places: Places, same: NDArray[np.b
         marks = slice(problem.modes.mark0[j], problem.modes.mark0[j + 1])
         places.marks[marks] = chosen.places.marks[marks]
     room = room_of(problem, places)
-    if not len(fresh) and len(same) == were and not overfull(room).any():
-        return _told(problem, places, prices)
     stood = places.mode.copy(), places.start.copy()
-    if not negotiate(problem, prices, places, room, rng):
-        return _told(problem, plan(problem, prices=prices, seed=seed).places, prices)
-    moved = (places.mode != stood[0]) | (places.start != stood[1]) | ~same
-    some = np.union1d(np.flatnonzero(moved), _most_to_gain(problem, places, chosen))
-    settle(problem, prices, places, room, rng, (0.8, 0.4, 0.0), some.astype(np.int64), _WORTH_MOVING)
+    if len(fresh) or len(same) != were or overfull(room).any():
+        if not negotiate(problem, prices, places, room, rng):
+            return _told(problem, plan(problem, prices=prices, seed=seed).places, prices)
+        moved = _moved(places, stood) | ~same
+        some = np.union1d(np.flatnonzero(moved), _most_to_gain(problem, places, chosen)).astype(np.int64)
+        settle(problem, prices, places, room, rng, (0.8, 0.4, 0.0), some, _WORTH_MOVING)
+    else:
+        some = np.empty(0, np.int64)
     if (places.mode == NOWHERE).any():
         return _told(problem, plan(problem, prices=prices, seed=seed).places, prices)
+    if len(places.mode) <= _MENDED:
+        settle(problem, prices, places, room, rng, (0.0,), keep=_WORTH_LEAVING)
+        around = np.union1d(np.flatnonzero(_moved(places, stood)), some).astype(np.int64)
+        mend(problem, prices, places, room, rng, around, _WORTH_LEAVING)
+    elif not len(some):
+        settle(problem, prices, places, room, rng, (0.0,), _most_to_gain(problem, places, chosen), _WORTH_LEAVING)
     return _told(problem, places, prices)
+
+
+def _moved(places: Places, stood: tuple[Int64s, Int64s]) -> NDArray[np.bool_]:
+    """Return whether each job stands elsewhere than it stood, (n,)."""
+    return np.asarray((places.mode != stood[0]) | (places.start != stood[1]))
 
 
 def _told(problem: Problem, places: Places, prices: Prices) -> Plan:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from wattkeeper.plan.bound import Prices, empty_places, evaluate, everyone, price, scratch_for, waits
 from wattkeeper.plan.kernel import cost_jobs, hold_jobs, move_jobs, ruin_jobs
-from wattkeeper.plan.modes import NOWHERE, RIGID, Places, Room
+from wattkeeper.plan.modes import NOWHERE, RIGID, Delays, Places, Room
 from wattkeeper.plan.problem import CRITICAL, Problem
 
 Int64s = NDArray[np.int64]
@@ -24,6 +24,7 @@ _FIRST_PENALTY = 0.05
 _DEARER, _DEARER_THERE = 1.1, 1.3
 _GROUP = 10
 _REACH = 40
+_TRIES = 4
 _PRICED = 0.5
 _SLACK = 0.1
 _SCALES = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0, 0.0)
@@ -184,31 +185,74 @@ def improve(made: Plan, *, rounds: int = 20, seed: int = 0) -> Plan:
     al., Journal of Computational Physics 159(2), 2000): a little more cost is accepted at first, and the best is kept.
     It helps small queues and big gangs; large queues are as good as the bound can tell without it.
     """
-    problem, prices = made.problem, made.prices
-    rng = np.random.default_rng(seed)
+    problem, rng = made.problem, np.random.default_rng(seed)
     places = _copy(made.places)
-    room, scratch = room_of(problem, places), scratch_for(problem)
-    lines = problem.lines(prices.gpu, prices.power)
-    nothing, delays = np.zeros_like(problem.gpus), waits(problem, places)
+    room, delays = room_of(problem, places), waits(problem, places)
     n = len(places.mode)
     tries = min(n // 2 + 50, 20_000)
-    windows = np.diff(problem.modes.mark0)
-    spare = np.empty(int(windows.max(initial=0)) * _GROUP, np.uint8)
     slack = _SLACK * abs(made.cost_g) / max(n, 1) * min(1.0, 1000 / max(n, 1))
     best, least = made.places, made.cost_g
     for turn in range(rounds if n > 1 else 0):
-        by_start = np.argsort(np.where(places.mode == NOWHERE, -1, places.start), kind="stable")
-        groups = by_start[_near(rng, n, tries)].astype(np.int64)
-        size = rng.integers(2, _GROUP + 1, tries)
-        groups = np.where(np.arange(groups.shape[1]) < size[:, None], groups, -1)
-        groups = rng.permuted(groups, axis=1)
-        ruin_jobs(
-            problem.modes, problem.plain, lines, delays, scratch, groups, rng.random(tries) < _PRICED, places, spare, room,
-            nothing, slack * (1.0 - (turn + 1) / rounds),
-        )  # fmt: skip
+        groups = _by_start(places)[_near(rng, n, tries)]
+        groups = np.where(np.arange(groups.shape[1]) < rng.integers(2, _GROUP + 1, tries)[:, None], groups, -1)
+        _rebuild(problem, made.prices, places, room, delays, rng, groups, slack * (1.0 - (turn + 1) / rounds))
         if (cost := cost_of(problem, places)) < least:
             best, least = _copy(places), cost
-    return Plan(problem, best, prices, least)
+    return Plan(problem, best, made.prices, least)
+
+
+def mend(
+    problem: Problem, prices: Prices, places: Places, room: Room, rng: np.random.Generator, jobs: Int64s, keep: float
+) -> None:
+    """Take out some jobs, each with a few near it in time, and put them back where they fit best. places and room change.
+
+    A group moves only where that gains more than `keep` of what a job costs on average: no plan gets dearer, and after
+    finitely many moves nothing moves any more. The work is in proportion to the number of jobs named.
+    """
+    order, n = _by_start(places), len(places.mode)
+    if n < 2:
+        return
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
+    centre = np.repeat(jobs, _TRIES)
+    reach = np.exp(rng.uniform(0, np.log(_REACH), len(centre))).astype(np.int64)
+    reach = np.minimum(reach, max(n // _GROUP, 1))
+    steps = np.arange(_GROUP) - rng.integers(0, _GROUP, len(centre))[:, None]
+    ranks = rank[centre][:, None] + reach[:, None] * steps
+    near = (ranks >= 0) & (ranks < n) & ((steps == 0) | (rng.random(ranks.shape) < rng.random(len(centre))[:, None]))
+    least = keep * abs(cost_of(problem, places)) / n
+    groups = np.where(near, order[np.clip(ranks, 0, n - 1)], -1)
+    _rebuild(problem, prices, places, room, waits(problem, places), rng, groups, -least)
+
+
+def _rebuild(
+    problem: Problem, prices: Prices, places: Places, room: Room, delays: Delays, rng: np.random.Generator,
+    groups: Int64s, slack: float,
+) -> None:  # fmt: skip
+    """Take groups of jobs out and put them back in random order; see ruin_jobs. groups: (g, k), −1 for none."""
+    groups = rng.permuted(groups, axis=1)
+    spare = np.empty(int(np.diff(problem.modes.mark0).max(initial=0)) * groups.shape[1], np.uint8)
+    priced = rng.random(len(groups)) < _PRICED
+    lines, nothing = problem.lines(prices.gpu, prices.power), np.zeros_like(problem.gpus)
+    ruin_jobs(
+        problem.modes,
+        problem.plain,
+        lines,
+        delays,
+        scratch_for(problem),
+        groups,
+        priced,
+        places,
+        spare,
+        room,
+        nothing,
+        slack,
+    )
+
+
+def _by_start(places: Places) -> Int64s:
+    """Return the jobs in the order of their starts, those without a place first."""
+    return np.argsort(np.where(places.mode == NOWHERE, -1, places.start), kind="stable").astype(np.int64)
 
 
 def _copy(places: Places) -> Places:

@@ -57,45 +57,69 @@ class Foresight:
 class Mended:
     """A foresight whose forecast is weighed by what it was worth before: for the planner, which may learn.
 
-    Each hour ahead is told as a mean of the forecast's hours around it, with the weights that would have been best over
-    the last eight weeks (least squares). Noise that is independent from slot to slot so cancels in part, a constant bias
-    in full; a forecast that was exact stays as it is. Nothing of what is still to come is looked at.
+    The signal and the error of its forecast count as two stationary processes, whose autocovariances the last eight
+    weeks tell. The hours ahead are their mean given all that is known: the signal and the errors so far, and the
+    forecast (kriging; N. Cressie, The origins of kriging, Mathematical Geology 22(3), 1990). Noise that is independent
+    from slot to slot so cancels in great part, a constant bias in full; a forecast that was exact stays as it is.
+    Nothing of what is still to come is looked at.
     """
 
     def __init__(self, foresight: Foresight, slots_a_day: int) -> None:
-        self._told, self._day = foresight, slots_a_day
+        self._told, self._past = foresight, _LEARN_DAYS * slots_a_day
         self._learns = foresight.seen is not None and foresight.seen is not foresight.true
-        self._ahead, self._learnt = foresight.seen, -1
 
     def at(self, slot: int) -> Floats:
-        """Return what is known in a slot, (sites, slots), as Foresight.at; the weights are learned anew each day."""
+        """Return what is known in a slot, (sites, slots), as Foresight.at."""
         found = self._told.at(slot)
-        if self._learns and self._ahead is not None:
-            today = slot // self._day
-            if today > self._learnt and today >= _LEARN_DAYS[0]:
-                self._ahead, self._learnt = self._mend(slot), today
-            found[:, slot + 1 :] = self._ahead[:, slot + 1 :]
+        if self._learns and slot + 1 >= _LEAST:
+            for row, told in zip(found, self._told.seen, strict=True):  # type: ignore[arg-type]
+                first = max(slot + 1 - self._past, 0)
+                row[slot + 1 :] = _weighed(row[first : slot + 1], told[first:])
         return found
 
-    def _mend(self, slot: int) -> Floats:
-        seen = self._told.seen
-        assert seen is not None  # only where there is something to mend
-        rows = np.empty_like(seen)
-        past = slice(max(slot - _LEARN_DAYS[1] * self._day, 0), slot)
-        for i, (told, came) in enumerate(zip(seen, self._told.true, strict=True)):
-            around = np.lib.stride_tricks.sliding_window_view(np.pad(told, _AROUND, mode="edge"), 2 * _AROUND + 1)
-            centre, off = told[past].mean(), float((came[past] - told[past]).mean())
-            x = around[past] - centre
-            y = came[past] - told[past] - off
-            weights = np.linalg.solve(x.T @ x + 1e-6 * np.trace(x.T @ x) * np.eye(x.shape[1]), x.T @ y)
-            rows[i] = told + off + (around - centre) @ weights
-        return rows
+
+def _weighed(came: Floats, told: Floats) -> Floats:
+    """Return a forecast as it is worth: told is what it said of the slots that came and of those after them."""
+    n, off = len(came), float((came - told[: len(came)]).mean())
+    error, found = told[:n] + off - came, told[n:] + off
+    ahead = found[:_AHEAD]
+    if not len(ahead) or error @ error <= _EXACT * (came @ came):
+        return found
+    mean = float(np.concatenate((came, ahead)).mean())
+    lags, back = _BACK + len(ahead), min(_BACK, n)
+    # of the errors' autocovariance only what so many slots can tell, so that noise does not look like a wave
+    sure = np.clip(1 - np.arange(lags) / min(max(n / _BACK * 3, 1), lags), 0, 1)
+    signal, spread = _given(came[-back:] - mean, _autocovariance(came - mean, lags), len(ahead))
+    astray, doubt = _given(error[-back:], _autocovariance(error, lags) * sure, len(ahead))
+    new = ahead - astray - mean - signal
+    found[: len(ahead)] = mean + signal + spread @ np.linalg.solve(spread + doubt, new)
+    return found
 
 
-_AROUND = 3
-"""Slots on either side of one that its forecast is weighed with."""
-_LEARN_DAYS = (3, 56)
-"""Days of forecasts that must have come true before anything is learned from them, and that are looked back on."""
+def _autocovariance(values: Floats, lags: int) -> Floats:
+    """Return the autocovariance of values about 0 at lags 0, 1, …; the biased estimate, which no variance contradicts."""
+    n = len(values)
+    return np.array([values[: n - k] @ values[k:] / n if k < n else 0.0 for k in range(lags)])
+
+
+def _given(past: Floats, covariance: Floats, ahead: int) -> tuple[Floats, Floats]:
+    """Return the mean (ahead,) and covariance (ahead, ahead) of what comes after the past of a stationary process."""
+    n = len(past)
+    at = np.arange(n + ahead)
+    whole = covariance[np.abs(at[:, None] - at[None, :])]
+    known = whole[:n, :n] + _ROUGH * covariance[0] * np.eye(n)
+    weights = np.linalg.solve(known, whole[:n, n:]).T
+    return weights @ past, whole[n:, n:] - weights @ whole[:n, n:]
+
+
+_LEARN_DAYS = 56
+"""Days that are looked back on."""
+_LEAST, _BACK, _AHEAD = 24, 24, 168
+"""Slots that must have come before anything is learned; the last ones that count on their own; those ahead that are weighed."""
+_EXACT = 1e-18
+"""Squared error over squared signal under which a forecast counts as exact."""
+_ROUGH = 1e-3
+"""Part of the variance that each known value is taken to be off by, so that the sums stay well behaved."""
 
 
 def perfect(true: Floats) -> Foresight:
