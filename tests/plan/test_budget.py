@@ -15,6 +15,8 @@ from wattkeeper.plan.budget import BudgetError, Load, allot, even
 from wattkeeper.plan.problem import TIERS
 
 STEP_W = 100.0
+ROWS = ((), ("r1", "room"), ("r2", "room"), ("r3",))
+"""Where jobs stand: two racks in one room, and one by itself."""
 
 
 def load(job: str, gpus: int, curve: str, **more: object) -> Load:
@@ -25,7 +27,7 @@ def load(job: str, gpus: int, curve: str, **more: object) -> Load:
 
 @st.composite
 def sites(draw: st.DrawFn) -> tuple[list[Load], float, dict[str, float]]:
-    """Draw jobs with concave curves whose corners are multiples of STEP_W, two rows, and limits in such steps."""
+    """Draw jobs with concave curves whose corners are multiples of STEP_W, rows in a room, and limits in such steps."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     loads = []
     for i in range(draw(st.integers(1, 4))):
@@ -35,10 +37,11 @@ def sites(draw: st.DrawFn) -> tuple[list[Load], float, dict[str, float]]:
         throughput = 1 - gains.sum() + np.concatenate(([0.0], np.cumsum(gains)))
         throughput[-1] = 1.0
         loads.append(Load(f"j{i}", int(rng.integers(1, 3)), power, throughput, str(rng.choice(TIERS)),
-                          weight=float(rng.choice([1.0, 2.0])), row=str(rng.choice(["", "r1", "r2"]))))  # fmt: skip
+                          weight=float(rng.choice([1.0, 2.0])), rows=ROWS[rng.integers(4)]))  # fmt: skip
     full = sum(x.gpus * x.power_w[-1] for x in loads)
     site_w = STEP_W * int(rng.integers(1, full / STEP_W + 1))
-    return loads, site_w, {"r1": STEP_W * int(rng.integers(1, 12))} if rng.random() < 0.6 else {}
+    limits = {name: STEP_W * int(rng.integers(1, 12)) for name in ("r1", "room") if rng.random() < 0.6}
+    return loads, site_w, limits
 
 
 def every_way(loads: list[Load], site_w: float, rows_w: dict[str, float]) -> tuple[float, ...] | None:
@@ -53,7 +56,7 @@ def every_way(loads: list[Load], site_w: float, rows_w: dict[str, float]) -> tup
         if sum(w * x.gpus for w, x in zip(way, loads, strict=True)) > site_w + 1e-6:
             continue
         if any(
-            sum(w * x.gpus for w, x in zip(way, loads, strict=True) if x.row == r) > limit + 1e-6
+            sum(w * x.gpus for w, x in zip(way, loads, strict=True) if r in x.rows) > limit + 1e-6
             for r, limit in rows_w.items()
         ):
             continue
@@ -125,8 +128,8 @@ def test_lower_tiers_give_first():
 def test_a_row_has_its_own_limit():
     """Row r may have 1 kW of the site's 10: its two jobs share it, the other has all it wants."""
     jobs = [
-        load("a", 1, "300@0.8 700@1", row="r"),
-        load("b", 1, "300@0.5 700@1", row="r"),
+        load("a", 1, "300@0.8 700@1", rows=("r",)),
+        load("b", 1, "300@0.5 700@1", rows=("r",)),
         load("o", 1, "300@0.1 700@1"),
     ]
     found = allot(jobs, 10_000, {"r": 1000})
@@ -135,6 +138,16 @@ def test_a_row_has_its_own_limit():
     assert found.power_w == {"": 1700, "r": 1000}
     with pytest.raises(BudgetError, match=r"Row r cannot be kept within 0\.5 kW"):
         allot(jobs, 10_000, {"r": 500})
+
+
+def test_rows_that_overlap_are_refused():
+    """Jobs a and b share feeder f, b and c share feeder g: neither lies within the other, and greedy is not exact."""
+    jobs = [load(j, 1, "300@0.5 700@1", rows=rows) for j, rows in (("a", ("f",)), ("b", ("f", "g")), ("c", ("g",)))]
+
+    with pytest.raises(BudgetError, match="Rows f and g share some jobs, and each has others"):
+        allot(jobs, 1800, {"f": 1000, "g": 1000})
+    with pytest.raises(BudgetError, match="The limit of row f is not a number"):
+        allot(jobs, 1800, {"f": np.nan})
 
 
 def test_a_curve_that_is_not_concave_is_bounded():
@@ -160,6 +173,7 @@ def test_odd_curves_are_told():
     faults = [
         (load("x", 1, "300@0.9 700@0.8"), "must rise"),
         (load("x", 1, "300@0.5 700@0.9"), "end at throughput 1"),
+        (load("x", 1, "300@0.5 inf@1"), "must rise"),
         (load("x", 1, "700@1", tier="gold"), "none of critical, deadline, elastic"),
         (load("x", 1, "700@1", floor=1.5), "floor of 1.5"),
         (load("x", 0, "700@1"), "at least one GPU"),
