@@ -110,6 +110,40 @@ def test_faults_say_what_and_where(tmp_path):
             backtest(book, sites, jobs, **given)
 
 
+def test_what_cannot_be_is_left_out_with_its_reason(tmp_path):
+    """A job of 11 years (and no memory for it), one below 0 W, one of 1e300 W; and where none is left, the first reason."""
+    book = book_of(tmp_path, [400.0] * 6)
+    (fine,) = jobs_at(0)
+    odd = [
+        replace(fine, id="long", duration_ms=100_000 * HOUR),
+        replace(fine, id="below", power_w=-5.0),
+        replace(fine, id="huge", power_w=1e300),
+    ]
+    soon = Setting(slack_ms=2 * HOUR)
+    found = backtest(book, [], [fine, *odd], gpus={"a": 1}, setting=soon, names=["threshold"])
+
+    assert found.jobs == 1
+    assert found.skipped == {
+        "long": "it lasts 100000 h, longer than the signals reach",
+        "below": "its power is -0.005 kW; give one of 0 to 1e+06",
+        "huge": "its power is 1e+297 kW; give one of 0 to 1e+06",
+    }
+    with pytest.raises(ConfigError, match=r"None of the 1 jobs can be run again\. The first, long: it lasts 100000 h"):
+        backtest(book, [], odd[:1], gpus={"a": 1}, setting=soon)
+    (tmp_path / "h.csv").write_text(
+        "job_id,gpus,duration_h,power_w,release,sites\n"
+        "a,1,1,nan,2026-01-01T00:00Z,\nb,1,1e300,9,2026-01-01T00:00Z,\nc,1,1,9,2026-01-01T00:00Z,a:1:inf\n"
+    )
+    jobs, rejects = read_history(tmp_path / "h.csv")
+    assert [r.reason for r in rejects] == [
+        "power_w is not finite", "1e+300 h is longer than a hundred years", "inf min is longer than a hundred years"
+    ]  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"None of the 3 jobs can be run again\. The first, row 2: power_w is not finite"
+    ):
+        backtest(book, [], jobs, gpus={"a": 1}, setting=soon, rejects=rejects)
+
+
 def test_no_policy_plans_beyond_the_end_of_the_signal(tmp_path):
     """6 h are known, mean 250 g. Slack would let j0 wait until after them: it runs in the best hour of the six. The
     third of three jobs released in the last hour on one GPU is pushed past the end, at 250 g; one at 06:30 has no slot.

@@ -145,7 +145,7 @@ def backtest(
     Raises ConfigError, UnknownNameError, SignalGapError, ForesightError.
     """
     chosen = sites_named(book, sites)
-    _check(chosen, jobs, setting, names, gpus or {}, signals or {})
+    _check(chosen, jobs, setting, names, gpus or {}, signals or {}, rejects)
     intensity = [_intensity(book, one, (signals or {}).get(one.id)) for one in chosen]
     prices = [signal_of(book, one, "price") for one in chosen]
     for one, price in zip(chosen, prices, strict=True):
@@ -243,7 +243,7 @@ def sites_named(book: Book, sites: Sequence[str]) -> list[SiteConfig]:
 
 def _check(
     chosen: Sequence[SiteConfig], jobs: Sequence[Job], setting: Setting, names: Sequence[str],
-    gpus: Mapping[str, float], signals: Mapping[str, str],
+    gpus: Mapping[str, float], signals: Mapping[str, str], rejects: Sequence[Reject],
 ) -> None:  # fmt: skip
     """Raise ConfigError or UnknownNameError for what cannot be meant."""
     for name in names:
@@ -259,6 +259,9 @@ def _check(
     for name in (*gpus, *signals):
         if name not in [one.id for one in chosen]:
             raise UnknownNameError("site", name, [one.id for one in chosen])
+    if not jobs and rejects:
+        first = f"{f'row {rejects[0].row}: ' if rejects[0].row else ''}{rejects[0].reason}"
+        raise ConfigError(f"None of the {len(rejects)} jobs can be run again. The first, {first}.")
     if not jobs:
         raise ConfigError("There are no jobs to run again. Choose another period or file.")
 
@@ -296,7 +299,7 @@ def _as_set(job: Job, setting: Setting) -> Job:
     return replace(
         job,
         levels=(),
-        power_w=max(job.power_w - setting.idle_w, 0.0),
+        power_w=max(job.power_w - setting.idle_w, min(job.power_w, 0.0)),
         suspendable=resting,
         resume_ms=job.resume_ms or (setting.resume_ms if resting else 0),
         resume_kwh=job.resume_kwh or (setting.resume_kwh if resting else 0.0),
@@ -304,9 +307,15 @@ def _as_set(job: Job, setting: Setting) -> Job:
 
 
 def _grid(jobs: Jobs, reach_ms: int, setting: Setting) -> tuple[Grid, int]:
-    """Return the time to be run again, to two days after the last deadline, and the slots the signals reach over."""
+    """Return the time to be run again, to two days after the last deadline, and the slots the signals reach over.
+
+    Jobs that last longer than the signals count for nothing here, so that `history` leaves them out.
+    """
     slot_ms = setting.slot_ms
     start_ms = int(jobs.release_ms.min()) // slot_ms * slot_ms
+    jobs = jobs.take(np.flatnonzero(jobs.duration_ms <= max(reach_ms - start_ms, slot_ms)).astype(np.int64))
+    if not len(jobs):
+        return Grid(start_ms, slot_ms, 1), int(reach_ms > start_ms)
     asked = jobs.release_ms + jobs.duration_ms
     wanted = np.where(jobs.deadline_ms == NEVER_MS, asked + setting.slack_ms, jobs.deadline_ms)
     last_ms = int(min(wanted.max(), max(reach_ms, int(asked.max()))))

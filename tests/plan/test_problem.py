@@ -20,9 +20,10 @@ GOOD = Job("good", 1, HOUR, 500.0, START, START + 3 * HOUR)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"power_w": np.nan}, "its power is nan kW; give a finite one"),
-        ({"power_w": np.inf}, "its power is inf kW; give a finite one"),
-        ({"power_w": -1000.0}, "its power is -1 kW; give a finite one"),
+        ({"power_w": np.nan}, "its power is nan kW; give one of 0 to 1e+06"),
+        ({"power_w": np.inf}, "its power is inf kW; give one of 0 to 1e+06"),
+        ({"power_w": 1e300}, "its power is 1e+297 kW; give one of 0 to 1e+06"),
+        ({"power_w": -1000.0}, "its power is -1 kW; give one of 0 to 1e+06"),
         ({"gpus": 0, "power_w": 0.0}, "it asks for 0 GPUs; give a whole number of at least 1"),
         ({"duration_ms": 0}, "its duration is 0 h; give one above 0"),
         (

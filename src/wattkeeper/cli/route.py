@@ -18,7 +18,7 @@ def route(
     service: Path = typer.Argument(..., help="Service file (TOML): variants, origins, and a quality floor."),
     book: Path = common.BOOK,
     start: str | None = typer.Option(None, "--from", help="First instant. Default: the next full slot."),
-    hours: float = typer.Option(24.0, min=0.01, help="How far ahead [h]."),
+    hours: float = typer.Option(24.0, min=0.01, max=87600.0, help="How far ahead [h]."),
     slot: int = typer.Option(60, min=1, help="Length of a slot [min]."),
     gpus: list[str] = typer.Option([], help="SITE=N: GPUs that the service may hold. Default: all of the site."),
     requests: Path | None = typer.Option(

@@ -15,6 +15,9 @@ from wattkeeper.plan.records import TIERS, Grid, Jobs, PlanInputError, Site, Wei
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+MOST_KW = 1e6
+"""No job draws as much [kW]; sums in mW stay within 64 bits."""
+
 
 def check_grid(grid: Grid, sites: Sequence[Site], weights: Weights) -> None:
     """Raise PlanInputError where there is no time, no site, or a weight that cannot be."""
@@ -73,7 +76,10 @@ def faults(jobs: Jobs, sites: Sequence[Site]) -> dict[int, str]:
             (twice, lambda i: "another job has the same id"),
             (jobs.tier < 0, lambda i: f"its tier is none of {', '.join(TIERS)}"),
             (odd_profile, lambda i: "a phase of its profile has no length or no finite power"),
-            (~(np.isfinite(jobs.kw) & (jobs.kw >= 0)), lambda i: f"its power is {jobs.kw[i]:g} kW; give a finite one"),
+            (
+                ~((jobs.kw >= 0) & (jobs.kw <= MOST_KW)),
+                lambda i: f"its power is {jobs.kw[i]:g} kW; give one of 0 to {MOST_KW:g}",
+            ),
             (
                 ~(np.isfinite(jobs.gpus) & (jobs.gpus >= 1) & (jobs.gpus == np.floor(jobs.gpus))),
                 lambda i: f"it asks for {jobs.gpus[i]:g} GPUs; give a whole number of at least 1",

@@ -11,7 +11,7 @@ import polars as pl
 
 from wattkeeper.core.errors import ImportFileError
 from wattkeeper.core.roles import Reject
-from wattkeeper.core.units import MS_PER_HOUR
+from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.integrations.csvfile.link import open_sheet
 from wattkeeper.integrations.csvfile.numbers import read_reals
 from wattkeeper.integrations.csvfile.times import read_times
@@ -166,7 +166,7 @@ def _job(row: Mapping[str, Any], grid: Grid, confidence: float) -> Job:
     return Job(
         id=row["job_id"],
         gpus=row["gpus"],
-        duration_ms=round((row["duration_h"] or 0.0) * MS_PER_HOUR),
+        duration_ms=_ms(row["duration_h"] or 0.0, MS_PER_HOUR),
         power_w=row["power_w"] or 0.0,
         release_ms=grid.start_ms if row.get("release") is None else row["release"],
         deadline_ms=deadline,
@@ -174,14 +174,24 @@ def _job(row: Mapping[str, Any], grid: Grid, confidence: float) -> Job:
         sites=dict(_site(part) for part in _parts(row.get("sites"))),
         levels=_levels(row),
         suspendable=suspendable in {"yes", "true", "1"},
-        resume_ms=round((row.get("resume_min") or 0.0) * 60_000),
+        resume_ms=_ms(row.get("resume_min") or 0.0, 60_000),
         resume_kwh=row.get("resume_kwh") or 0.0,
-        profile=[(round(hours * MS_PER_HOUR), watts * row["gpus"]) for hours, watts in phases],
+        profile=[(_ms(hours, MS_PER_HOUR), watts * row["gpus"]) for hours, watts in phases],
         delay_weight=1.0 if weight is None else weight,
-        within=[(pct / 100, round(hours * MS_PER_HOUR)) for pct, hours in within],
+        within=[(pct / 100, _ms(hours, MS_PER_HOUR)) for pct, hours in within],
         confidence=confidence if confidence_pct is None else confidence_pct / 100,
         user=(row.get("user") or "").strip(),
     )
+
+
+def _ms(count: float, unit_ms: int) -> int:
+    """Return a length of time [ms]. Raises ValueError for one that nothing lasts."""
+    if not abs(count * unit_ms) <= _LONGEST_MS:
+        raise ValueError(f"{count:g} {'h' if unit_ms == MS_PER_HOUR else 'min'} is longer than a hundred years")
+    return round(count * unit_ms)
+
+
+_LONGEST_MS = 36_525 * MS_PER_DAY
 
 
 def _parts(cell: str | None) -> list[str]:
@@ -195,7 +205,7 @@ def _site(part: str) -> tuple[str, tuple[float, int]]:
         kwh, minutes = (float(n) for n in numbers) if numbers else (0.0, 0.0)
     except ValueError:
         raise ValueError(f"sites has '{part}'; write SITE or SITE:KWH:MINUTES, parted by ;") from None
-    return name, (kwh, round(minutes * 60_000))
+    return name, (kwh, _ms(minutes, 60_000))
 
 
 def _pair(part: str, column: str, form: str) -> tuple[float, float]:
