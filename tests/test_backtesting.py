@@ -58,6 +58,7 @@ def test_savings_name_what_they_are_against(tmp_path):
     assert rows["run now"].regret_g == pytest.approx(300)
     assert rows["run now"].above_bound == pytest.approx(3.0)
     told = to_json(found)
+    assert (found.undated, told["jobs_without_deadline"]) == (1, 1)
     assert told["counterfactual"].startswith("each job at its release at its own site, first come")
     assert told["sites"][0]["intensity"] == {"id": "intensity:x", "provider": "test", "method": "average"}
 
@@ -261,7 +262,7 @@ def test_a_history_knows_how_long_each_job_took(tmp_path):
 
 def test_a_books_own_jobs_run_again(tmp_path):
     """A simulated month in the ledger, read back: same GPUs, durations and power; run now draws the same energy."""
-    book = book_of(tmp_path, [400, 300, 100, 200, 500, 500, 100, 50] * 4)
+    book = book_of(tmp_path, [400, 300, 100, 200, 500, 500, 100, 50] * 4, more="[[site]]\nid = 'other'\n")
     jobs = np.arange(3)
     start_ms = START + HOUR * np.array([0, 1, 4])
     held = Stretches(
@@ -284,7 +285,8 @@ def test_a_books_own_jobs_run_again(tmp_path):
         ("z", 4, 2 * HOUR, 500.0, START + 4 * HOUR),
     ]
     assert [j.id for j in part] == ["y"]
-    run = backtest(book, [], found, setting=Setting(slack_ms=4 * HOUR), names=[])
+    assert book_history(book, ["other"], START, START + 8 * HOUR) == ([], [])  # all of them ran at a
+    run = backtest(book, ["a"], found, setting=Setting(slack_ms=4 * HOUR), names=[])
     ledger = (
         book.postings.scan().filter(pl.col("job_id").is_not_null()).select(pl.col("carbon_g").sum()).collect().item()
     )

@@ -111,7 +111,8 @@ class Stage:
 class Backtest:
     """A history under several policies. skipped: jobs by id, with the reason.
 
-    known_ms: until when the signals reach; no policy plans beyond it, and cut jobs have their deadline there.
+    known_ms: until when the signals reach; no policy plans beyond it, and cut jobs have their deadline there. undated: jobs
+    without a deadline of their own, that may end the setting's slack later than they could.
     """
 
     stages: tuple[Stage, ...]
@@ -119,6 +120,7 @@ class Backtest:
     known_ms: int
     cut: int
     jobs: int
+    undated: int
     setting: Setting
     rows: tuple[Row, ...]
     bound_g: float
@@ -170,8 +172,10 @@ def backtest(
     asked = names or [n for n in NAMES if len(chosen) > 1 or n not in OF_SEVERAL_SITES]
     rows, bound_g = compare(past, _foresight(book, past, intensity, setting), asked, setting, progress)
     known_ms = grid.at_ms(known)
+    free = {job.id for job in jobs if job.deadline_ms is None}
     return Backtest(
-        stages, grid, known_ms, past.cut, len(past.jobs), setting, rows, bound_g, skipped, tuple(rejects)
+        stages, grid, known_ms, past.cut, len(past.jobs), len(free.intersection(past.jobs.ids)), setting, rows, bound_g,
+        skipped, tuple(rejects),
     )  # fmt: skip
 
 
@@ -376,20 +380,25 @@ def book_history(
     """Return the jobs of some sites (none named: all) that began in [start_ms, end_ms) and ended, as the book knows them.
 
     Release is when a job was asked for (or began, where nobody knows), power the ledger's energy over its GPU time, and
-    its home the site where it drew most. move: energy over PUE [kWh] and time [ms] that moving a job's data to another
-    of the sites takes; None to leave each where it was.
+    its home the site where it drew most; jobs of other sites are no part of it. move: energy over PUE [kWh] and time [ms]
+    that moving a job's data to another of the sites takes; None to leave each where it was.
     """
     chosen = [one.id for one in sites_named(book, sites)]
     rows = book.jobs().filter(pl.col("start_ms").is_between(start_ms, end_ms, closed="left"))
-    drawn = (
+    whole = (
         book.job_days.scan()
-        .filter(pl.col("site").is_in(chosen) & pl.col("job_id").is_not_null())
+        .filter(pl.col("job_id").is_not_null())
         .group_by("job_id", "site")
         .agg(pl.col("energy_mj").sum())
+        .collect()
+    )
+    here = pl.col("site").is_in(chosen)
+    elsewhere = whole.group_by("job_id").agg(here.any()).filter(~pl.col("site"))
+    drawn = (
+        whole.filter(here)
         .sort("energy_mj", "site", descending=True)
         .group_by("job_id", maintain_order=True)
         .agg(pl.col("energy_mj").sum(), pl.col("site").first())
-        .collect()
     )
     tree = book.tree()
     gpu_assets = [a.id for site in chosen for a in tree.walk(site) if a.kind == "gpu"]
@@ -399,6 +408,7 @@ def book_history(
         .group_by("job_id")
         .agg(pl.col("asset").n_unique().cast(pl.Int64).alias("counted"))
     )
+    rows = rows.join(elsewhere, on="job_id", how="anti")
     rows = rows.join(drawn, on="job_id", how="left").join(counted, on="job_id", how="left").sort("start_ms", "job_id")
     jobs, rejects = [], []
     for row in rows.iter_rows(named=True):
@@ -443,6 +453,7 @@ def to_json(found: Backtest) -> dict[str, Any]:
         "deadlines_cut": found.cut,
         "slot_min": found.grid.slot_ms / 60_000,
         "jobs": found.jobs,
+        "jobs_without_deadline": found.undated,
         "setting": asdict(found.setting),
         "counterfactual": COUNTERFACTUAL,
         "bound_weighed_g": found.bound_g,

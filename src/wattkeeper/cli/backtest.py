@@ -165,6 +165,14 @@ def _words(found: Backtest) -> list[str]:
         f"{found.grid.slot_ms // 60_000} min; forecast: {seen}.",
         f"Intensity: {'; '.join(signals)}. Energy is that of the jobs"
         + (f" above {setting.idle_w:g} W of an idle GPU." if setting.idle_w else ", idle GPUs not counted."),
+        *(
+            [
+                f"Without a deadline: {grouped(found.undated)} of the jobs; it is assumed that each may end "
+                f"{setting.slack_ms / 3_600_000:g} h later than it could (--slack)."
+            ]
+            if found.undated
+            else []
+        ),
         f"Saved is against run now: {COUNTERFACTUAL}.",
         "Wait is how much later jobs end than on an empty cluster. Late: ended after the deadline. Left: did not end; then "
         "nothing is saved. Regret is the weighed cost above that of the clairvoyant plan, which whoever is late can be below; "
