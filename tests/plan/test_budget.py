@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,39 @@ def test_a_curve_that_is_not_concave_is_bounded():
 
     assert found.caps[0].throughput == pytest.approx(0.55)
     assert (found.loss, found.least_loss) == (pytest.approx(0.45), pytest.approx(0.25))
+
+
+@settings(max_examples=150, deadline=None)
+@given(sites(), st.integers(0, 2**32 - 1))
+def test_no_way_is_below_the_bound_whatever_the_curves(case: tuple[list[Load], float, dict[str, float]], seed: int):
+    """Curves with flat parts and steep ends: what is told as the least is at most what the best way by tier loses."""
+    loads, site_w, rows_w = case
+    rng = np.random.default_rng(seed)
+    bent = [
+        replace(x, throughput=np.append(np.sort(rng.choice([0.5, 0.6, 0.9, 1.0], len(x.power_w) - 1)), 1.0))
+        for x in loads
+    ]
+    best = every_way(bent, site_w, rows_w)
+    if best is not None:
+        found = allot(bent, site_w, rows_w)
+        assert found.least_loss <= sum(best) + 1e-6
+        assert found.loss >= found.least_loss
+
+
+def test_watts_that_bring_nothing_are_no_bound():
+    """The deadline job gains nothing between 300 and 600 W, where its hull goes straight to 700. With 850 W it gets 550
+    and loses a half; at 300 it would lose the same and leave the elastic one its 500: 0.5 in all, and no more is told."""
+    jobs = [load("d", 1, "300@0.5 600@0.5 700@1"), load("e", 1, "300@0.5 550@1", tier="elastic")]
+
+    assert allot(jobs, 850).least_loss <= 0.5
+
+
+def test_watts_that_bring_nothing_are_given_last():
+    """Above 400 W the deadline job gains nothing: the elastic one gets its 500 first, and both all they want if they may."""
+    jobs = [load("d", 1, "300@0.5 400@1 700@1"), load("e", 1, "300@0.5 500@1", tier="elastic")]
+
+    assert [c.power_w for c in allot(jobs, 950).caps] == [450, 500]
+    assert [c.power_w for c in allot(jobs, 1200).caps] == [700, 500]
 
 
 def test_one_cap_for_all_can_break_a_floor():

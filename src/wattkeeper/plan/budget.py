@@ -9,7 +9,7 @@ hull is a bound, and the gap is told.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from wattkeeper.plan.problem import TIERS
 Floats = NDArray[np.float64]
 
 _SMALL_W = 1e-6
+_SMALL_LOSS = 1e-9
 
 
 class BudgetError(WattkeeperError):
@@ -69,7 +70,8 @@ class Cap:
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Caps that keep all limits. loss: GPUs' worth of throughput lost, weighed; least_loss: no caps lose less, where
-    more loss in a lower tier is always taken before any in a higher one. power_w: by limit ("" for the site) [W]."""
+    more loss in a lower tier is always taken before any in a higher one; where a curve that is not concave matters, no
+    caps at all lose less. power_w: by limit ("" for the site) [W]."""
 
     caps: tuple[Cap, ...]
     loss: float
@@ -90,28 +92,39 @@ def allot(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | No
     floors_w = [_floor_w(load) for load in loads]
     for name, limit_w in {**rows_w, "": site_w}.items():
         _refuse(name, limit_w, loads, floors_w)
-    left = {
-        **{row: w - _sum(loads, floors_w, row) for row, w in rows_w.items()},
-        "": site_w - _sum(loads, floors_w, ""),
-    }
+    limits_w = {"": site_w, **rows_w}
+    given_w = _given(loads, floors_w, limits_w, TIERS.index)
+    caps, loss, promised = [], 0.0, 0.0
+    for load, watts, floor_w in zip(loads, given_w, floors_w, strict=True):
+        got = float(np.interp(watts, load.power_w, load.throughput))
+        promised += load.gpus * load.weight * (1.0 - _on_hull(load, floor_w, watts))
+        loss += load.gpus * load.weight * (1.0 - got)
+        caps.append(Cap(load.job, load.tier, load.rows, load.gpus, watts, float(load.power_w[-1]), got))
+    if loss > promised + _SMALL_LOSS:
+        # some curve is not concave here: what holds for the hulls tier by tier need not hold for the curves, their sum does
+        flat_w = _given(loads, floors_w, limits_w, lambda tier: int(tier != "critical"))
+        each = zip(loads, flat_w, floors_w, strict=True)
+        promised = sum(x.gpus * x.weight * (1.0 - _on_hull(x, floor_w, watts)) for x, watts, floor_w in each)
+    return Budget(tuple(caps), loss, min(promised, loss), {name: _sum(loads, given_w, name) for name in limits_w})
+
+
+def _given(
+    loads: Sequence[Load], floors_w: Sequence[float], limits_w: Mapping[str, float], order: Callable[[str], int]
+) -> list[float]:
+    """Return the power of one GPU of each job [W], given out along the hulls from the floors upward. order: of a tier."""
+    left = {name: w - _sum(loads, floors_w, name) for name, w in limits_w.items()}
     given_w = list(floors_w)
-    for i, watts in _steps(loads, floors_w):
+    for i, watts in _steps(loads, floors_w, order):
         limits = [name for name in left if loads[i].under(name)]
-        room_w = min(left[name] for name in limits)
-        take_w = min(watts, max(room_w / loads[i].gpus, 0.0))
+        take_w = min(watts, max(min(left[name] for name in limits) / loads[i].gpus, 0.0))
         given_w[i] += take_w
         for name in limits:
             left[name] -= take_w * loads[i].gpus
-    caps, loss, least = [], 0.0, 0.0
-    for load, watts, floor_w in zip(loads, given_w, floors_w, strict=True):
-        got = float(np.interp(watts, load.power_w, load.throughput))
-        hull_w, hull = _hull(load, floor_w)
-        worth = load.gpus * load.weight
-        loss += worth * (1.0 - got)
-        least += worth * (1.0 - float(np.interp(watts, hull_w, hull)))
-        caps.append(Cap(load.job, load.tier, load.rows, load.gpus, watts, float(load.power_w[-1]), got))
-    used = {name: _sum(loads, given_w, name) for name in ("", *rows_w)}
-    return Budget(tuple(caps), loss, min(least, loss), used)
+    return given_w
+
+
+def _on_hull(load: Load, floor_w: float, watts: float) -> float:
+    return float(np.interp(watts, *_hull(load, floor_w)))
 
 
 def even(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | None = None) -> Budget | None:
@@ -227,12 +240,16 @@ def _hull(load: Load, from_w: float) -> tuple[Floats, Floats]:
     return corners[:, 0], corners[:, 1]
 
 
-def _steps(loads: Sequence[Load], floors_w: Sequence[float]) -> list[tuple[int, float]]:
+def _steps(
+    loads: Sequence[Load], floors_w: Sequence[float], order: Callable[[str], int]
+) -> list[tuple[int, float]]:  # fmt: skip
     """Return steps of power of one GPU as (job, watts), in the order in which they are worth giving."""
     steps = []
     for i, (load, floor_w) in enumerate(zip(loads, floors_w, strict=True)):
         power, throughput = _hull(load, floor_w)
         for k, (watts, gain) in enumerate(zip(np.diff(power), np.diff(throughput), strict=True)):
             # along one hull gains fall, so its steps come in order
-            steps.append((TIERS.index(load.tier), -load.weight * gain / watts, i, k, float(watts)))
+            worth = load.weight * gain / watts
+            # watts that bring nothing are given last of all
+            steps.append((order(load.tier) if worth else len(TIERS), -worth, i, k, float(watts)))
     return [(i, watts) for _, _, i, _, watts in sorted(steps)]
