@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from wattkeeper import loop
-from wattkeeper.backtesting import Setting, backtest, book_history, read_history, to_json
+from wattkeeper.backtesting import Setting, backtest, to_json
 from wattkeeper.core.errors import ConfigError, SignalGapError, UnknownNameError
 from wattkeeper.core.roles import Intake, SignalInfo
 from wattkeeper.core.schema import SIGNALS
+from wattkeeper.histories import book_history, read_history
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Job
 from wattkeeper.plan.simulate.cluster import Fleet, Stretches, intake

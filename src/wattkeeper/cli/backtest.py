@@ -60,16 +60,16 @@ def backtest(
 
     Example: wattkeeper backtest --book mybook --period 2026-10 --slack 12 --forecast day-before --html october.html
     """
-    from wattkeeper import backtesting, questions
+    from wattkeeper import backtesting, histories, questions
     from wattkeeper.plan.problem import Weights
 
     opened = common.open_book(book)
-    chosen = [one.id for one in backtesting.sites_named(opened, site)]
+    chosen = [one.id for one in histories.sites_named(opened, site)]
     if history is not None:
-        jobs, rejects = backtesting.read_history(history)
+        jobs, rejects = histories.read_history(history)
     else:
         span = questions.span_ms(opened, period)
-        jobs, rejects = backtesting.book_history(opened, chosen, *span, _move(move))
+        jobs, rejects = histories.book_history(opened, chosen, *span, _move(move))
     setting = backtesting.Setting(
         slot_ms=slot * 60_000, slack_ms=round(slack * 3_600_000), weights=Weights(money_g=money, delay_g_per_gpu_h=delay),
         forecast=forecast, error=error, seed=seed, idle_w=idle, suspendable=suspendable,
