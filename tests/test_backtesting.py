@@ -127,8 +127,8 @@ def test_what_cannot_be_is_left_out_with_its_reason(tmp_path):
     assert found.jobs == 1
     assert found.skipped == {
         "long": "it lasts 100000 h, longer than the signals reach",
-        "below": "its power is -0.005 kW; give one of 0 to 1e+06",
-        "huge": "its power is 1e+297 kW; give one of 0 to 1e+06",
+        "below": "its power is -0.005 kW for each GPU; give one between 0 and 100",
+        "huge": "its power is 1e+297 kW for each GPU; give one between 0 and 100",
     }
     with pytest.raises(ConfigError, match=r"None of the 1 jobs can be run again\. The first, long: it lasts 100000 h"):
         backtest(book, [], odd[:1], gpus={"a": 1}, setting=soon)
@@ -138,7 +138,7 @@ def test_what_cannot_be_is_left_out_with_its_reason(tmp_path):
     )
     jobs, rejects = read_history(tmp_path / "h.csv")
     assert [r.reason for r in rejects] == [
-        "power_w is not finite", "1e+300 h is longer than a hundred years", "inf min is longer than a hundred years"
+        "power_w is not finite", "duration_h has a time of more than a thousand years", "sites has a time of more than a thousand years"
     ]  # fmt: skip
     with pytest.raises(
         ConfigError, match=r"None of the 3 jobs can be run again\. The first, row 2: power_w is not finite"

@@ -84,3 +84,12 @@ def test_a_site_file_is_text_with_or_without_a_byte_order_mark(tmp_path):
     path.write_text(SITE, "utf-16")
     with pytest.raises(ConfigError, match=r"is not UTF-8 text\. Save it in UTF-8\.$"):
         config.load(path)
+
+
+def test_costs_of_several_currencies_are_never_added():
+    """Two sites, one with a tariff in dollars: their costs would be one sum. Without a tariff nothing is added."""
+    two = '[[site]]\nid = "a"\n[[site]]\nid = "b"\ncurrency = "USD"\n'
+
+    with pytest.raises(ConfigError, match=r"sites have several currencies \(EUR, USD\), and their costs are added"):
+        config.parse(two + "price = 0.1\n")
+    assert [s.currency for s in config.parse(two).site] == ["EUR", "USD"]

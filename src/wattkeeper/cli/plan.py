@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from wattkeeper.plan.placement import Placement
     from wattkeeper.planning import Line, Outlook, Totals
 
+_MOST_SLOTS = 1_000_000
+
 
 def plan(
     queue: Path = typer.Argument(
@@ -63,6 +65,8 @@ def plan(
 
     if previous and polish:
         common.misused("--polish moves jobs that --previous keeps. Use one of them.")
+    if hours * 60 / slot > _MOST_SLOTS:
+        common.misused(f"--hours {hours:g} is over {_MOST_SLOTS:,} slots of {slot} min. Plan fewer or longer ones.")
     slot_ms = slot * 60_000
     start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
     with common.usage():
@@ -103,7 +107,7 @@ def _show(found: Outlook, most: int) -> None:
     if found.made.unplaced:
         out.print("No gap is stated: not every job has a place.", style="bold red")
     elif found.gap is None:
-        out.print(f"No plan can be below {carbon(found.bound_g)} weighed. With prices below 0 no gap is stated.")
+        out.print(f"No plan can be below {carbon(found.bound_g)} weighed. A bound that is not above 0 states no gap.")
     else:
         out.print(f"No plan can be below {carbon(found.bound_g)} weighed; this one is {percent(found.gap, 2)} above.")
     if any(line.was for line in found.lines):
