@@ -138,7 +138,9 @@ def test_what_cannot_be_is_left_out_with_its_reason(tmp_path):
     )
     jobs, rejects = read_history(tmp_path / "h.csv")
     assert [r.reason for r in rejects] == [
-        "power_w is not finite", "duration_h has a time of more than a thousand years", "sites has a time of more than a thousand years"
+        "power_w is not finite",
+        "duration_h has a time of more than a thousand years",
+        "sites has 'a:1:inf'; write SITE or SITE:KWH:MINUTES, parted by ;",
     ]  # fmt: skip
     with pytest.raises(
         ConfigError, match=r"None of the 3 jobs can be run again\. The first, row 2: power_w is not finite"
