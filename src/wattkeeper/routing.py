@@ -147,19 +147,31 @@ def _demand(config: ServiceFile, grid: Grid) -> dict[str, Floats]:
 
 
 def read_requests(path: Path, config: ServiceFile, grid: Grid) -> dict[str, Floats]:
-    """Return requests per hour in each slot, by origin, from a file with a row for each slot and origin."""
-    found = {o.name: np.full(grid.slots, np.nan) for o in config.origin}
+    """Return requests per hour in each slot, by origin, from a file: the mean of the rows in each slot.
+
+    A slot without a row is refused, and so are two rows of one origin and time.
+    """
+    sums = {o.name: np.zeros(grid.slots) for o in config.origin}
+    counts = {o.name: np.zeros(grid.slots) for o in config.origin}
+    seen: set[tuple[str, int]] = set()
     for row, cells in read_rows(path, ("time", "origin", "requests_per_h"), reals=["requests_per_h"], times=["time"]):
-        if cells["origin"] not in found:
-            raise ImportFileError(f"{path} row {row}: origin '{cells['origin']}' is not in the service file.")
-        slot = (cells["time"] - grid.start_ms) // grid.slot_ms
+        origin, time_ms = cells["origin"], cells["time"]
+        if origin not in sums:
+            raise ImportFileError(f"{path} row {row}: origin '{origin}' is not in the service file.")
+        if (origin, time_ms) in seen:
+            raise ImportFileError(f"{path} row {row}: there are two rows of '{origin}' at {iso(time_ms)}.")
+        if cells["requests_per_h"] < 0:
+            raise ImportFileError(f"{path} row {row}: requests_per_h is below 0.")
+        seen.add((origin, time_ms))
+        slot = (time_ms - grid.start_ms) // grid.slot_ms
         if 0 <= slot < grid.slots:
-            found[cells["origin"]][slot] = cells["requests_per_h"]
-    for origin, values in found.items():
-        if np.isnan(values).any():
-            hole = int(np.isnan(values).argmax())
+            sums[origin][slot] += cells["requests_per_h"]
+            counts[origin][slot] += 1
+    for origin, count in counts.items():
+        if not count.all():
+            hole = int((count == 0).argmax())
             raise ImportFileError(f"{path} has no requests of '{origin}' for the slot at {iso(grid.at_ms(hole))}.")
-    return found
+    return {origin: sums[origin] / counts[origin] for origin in sums}
 
 
 def to_json(found: Routed) -> dict[str, Any]:
@@ -221,6 +233,7 @@ def _unserved(found: Routed, one: Routing) -> list[dict[str, Any]]:
             "start": iso(found.grid.at_ms(int(t))),
             "origin": found.origins[int(o)].name,
             "requests": float(one.unserved[o, t]),
+            "why": one.why[int(o), int(t)],
         }
         for o, t in np.argwhere(one.unserved > 0)
     ]

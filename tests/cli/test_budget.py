@@ -71,13 +71,15 @@ def test_what_cannot_be_kept_is_refused_with_its_floor(files):
 
 def test_faults_are_one_line(files):
     """No limit, a curve that cannot be read, a missing column, a time that is none, jobs outside of all limits."""
+    over_time = ("--limits", files / "limits.csv")
     cases = [
         ((), JOBS, "There is no limit. Give --limit KW"),
         (("--limit", 9), JOBS.replace("400@0.9;700@1", "400-700"), "row 2: curve has '400-700'; write WATTS@THROUGHPUT"),
         (("--limit", 9), "job_id,gpus\nx,1\n", "has no column 'curve'"),
         (("--limit", 9), JOBS.replace("2026-10-01T14:00", "noon"), "row 4: end cannot be read"),
         (("--limit", 9), JOBS.replace("deadline", "gold"), "Job train: its tier is none of critical, deadline, elastic."),
-        (("--limits", files / "limits.csv"), "job_id,gpus,curve,end\nx,1,700@1,2020-01-01\n", "No job runs while a limit holds."),
+        (over_time, "job_id,gpus,curve,end,row\nx,1,700@1,2020-01-01,r1\n", "No job runs while a limit holds."),
+        (over_time, "job_id,gpus,curve\nx,1,700@1\n", "Row 'r1' has a limit and no job. No job has a row."),
     ]  # fmt: skip
     for options, text, words in cases:
         (files / "jobs.csv").write_text(text)

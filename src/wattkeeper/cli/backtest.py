@@ -31,14 +31,22 @@ def backtest(
         [], help="Only these: run now, cleanest site, lowest window, wait awhile, threshold, elastic, planner …"
     ),
     forecast: str = typer.Option("perfect", help="perfect; ridge, our own; day-before; or the id of an imported one."),
-    error: float = typer.Option(0.0, min=0.0, help="Gaussian error of a perfect forecast, over the mean: 0.05."),
+    error: float = typer.Option(
+        0.0, min=0.0, max=10.0, help="Gaussian error of a perfect forecast, over the mean: 0.05."
+    ),
     seed: int = typer.Option(0, help="Of that error."),
-    slack: float = typer.Option(24.0, min=0.0, help="How much later a job without a deadline may end [h]."),
-    slot: int = typer.Option(60, min=1, help="Length of a slot [min]."),
+    slack: float = typer.Option(
+        24.0, min=0.0, max=87600.0, help="How much later a job without a deadline may end [h]."
+    ),
+    slot: int = typer.Option(60, min=1, max=1440, help="Length of a slot [min]."),
     suspendable: bool = typer.Option(False, "--suspendable", help="Let every job be suspended and resumed."),
-    resume_min: float = typer.Option(0.0, min=0.0, help="What each resume takes, where a job does not say [min]."),
-    resume_kwh: float = typer.Option(0.0, min=0.0, help="The same [kWh]."),
-    idle: float = typer.Option(0.0, min=0.0, help="Power of a GPU that nobody holds, which no policy saves [W]."),
+    resume_min: float = typer.Option(
+        0.0, min=0.0, max=10000.0, help="What each resume takes, where a job does not say [min]."
+    ),
+    resume_kwh: float = typer.Option(0.0, min=0.0, max=1e6, help="The same [kWh]."),
+    idle: float = typer.Option(
+        0.0, min=0.0, max=1e5, help="Power of a GPU that nobody holds, which no policy saves [W]."
+    ),
     money: float = typer.Option(0.0, min=0.0, help="What a unit of money is worth [g CO2e]."),
     delay: float = typer.Option(0.0, min=0.0, help="What an hour of delay of one GPU is worth [g CO2e]."),
     html: Path | None = typer.Option(None, help="Write a page here that opens offline."),
@@ -52,16 +60,16 @@ def backtest(
 
     Example: wattkeeper backtest --book mybook --period 2026-10 --slack 12 --forecast day-before --html october.html
     """
-    from wattkeeper import backtesting, questions
+    from wattkeeper import backtesting, histories, questions
     from wattkeeper.plan.problem import Weights
 
     opened = common.open_book(book)
-    chosen = [one.id for one in backtesting.sites_named(opened, site)]
+    chosen = [one.id for one in histories.sites_named(opened, site)]
     if history is not None:
-        jobs, rejects = backtesting.read_history(history)
+        jobs, rejects = histories.read_history(history)
     else:
         span = questions.span_ms(opened, period)
-        jobs, rejects = backtesting.book_history(opened, chosen, *span, _move(move))
+        jobs, rejects = histories.book_history(opened, chosen, *span, _move(move))
     setting = backtesting.Setting(
         slot_ms=slot * 60_000, slack_ms=round(slack * 3_600_000), weights=Weights(money_g=money, delay_g_per_gpu_h=delay),
         forecast=forecast, error=error, seed=seed, idle_w=idle, suspendable=suspendable,
@@ -83,6 +91,9 @@ def backtest(
         raise typer.Exit(common.REFUSED)
 
 
+MOST_GPUS = 10_000_000
+
+
 def _by_site(words: list[str], sites: list[str], option: str) -> dict[str, str]:
     """Read [SITE=]WORD options; a word alone is of the only site."""
     found = {}
@@ -97,8 +108,8 @@ def _by_site(words: list[str], sites: list[str], option: str) -> dict[str, str]:
 def _counts(words: list[str], sites: list[str]) -> dict[str, float]:
     found = {}
     for name, count in _by_site(words, sites, "--gpus").items():
-        if not count.isdecimal() or not int(count):
-            common.misused(f"--gpus {count}: give a whole number of at least 1, such as --gpus {name}=128.")
+        if not count.isdecimal() or not 0 < int(count) <= MOST_GPUS:
+            common.misused(f"--gpus {count}: give a whole number of 1 to {MOST_GPUS}, such as --gpus {name}=128.")
         found[name] = float(count)
     return found
 
@@ -154,6 +165,14 @@ def _words(found: Backtest) -> list[str]:
         f"{found.grid.slot_ms // 60_000} min; forecast: {seen}.",
         f"Intensity: {'; '.join(signals)}. Energy is that of the jobs"
         + (f" above {setting.idle_w:g} W of an idle GPU." if setting.idle_w else ", idle GPUs not counted."),
+        *(
+            [
+                f"Without a deadline: {grouped(found.undated)} of the jobs; it is assumed that each may end "
+                f"{setting.slack_ms / 3_600_000:g} h later than it could (--slack)."
+            ]
+            if found.undated
+            else []
+        ),
         f"Saved is against run now: {COUNTERFACTUAL}.",
         "Wait is how much later jobs end than on an empty cluster. Late: ended after the deadline. Left: did not end; then "
         "nothing is saved. Regret is the weighed cost above that of the clairvoyant plan, which whoever is late can be below; "

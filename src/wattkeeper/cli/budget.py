@@ -56,6 +56,7 @@ def budget(
         raise ConfigError("There are no jobs. Give a file, or a book with --book.")
     else:
         running, lone = budgeting.read_jobs(jobs), []
+        budgeting.check_rows(running, given)
     setting = budgeting.Setting(pue, parse_by_site(base, "--base"), margin)
     found = budgeting.budget(running, given, setting)
     if json:

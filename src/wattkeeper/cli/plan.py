@@ -24,7 +24,7 @@ def plan(
     ),
     book: Path = common.BOOK,
     start: str | None = typer.Option(None, "--from", help="First instant planned. Default: the next full slot."),
-    hours: float = typer.Option(96.0, min=0.01, help="How far ahead to plan [h]."),
+    hours: float = typer.Option(96.0, min=0.01, max=87600.0, help="How far ahead to plan [h]."),
     slot: int = typer.Option(60, min=1, help="Length of a slot [min]."),
     gpus: list[str] = typer.Option([], help="SITE=N: GPUs that the jobs may hold. Default: all of the site."),
     power: list[str] = typer.Option([], help="SITE=KW: facility power that the jobs may draw [kW]."),

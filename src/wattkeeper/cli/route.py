@@ -18,7 +18,7 @@ def route(
     service: Path = typer.Argument(..., help="Service file (TOML): variants, origins, and a quality floor."),
     book: Path = common.BOOK,
     start: str | None = typer.Option(None, "--from", help="First instant. Default: the next full slot."),
-    hours: float = typer.Option(24.0, min=0.01, help="How far ahead [h]."),
+    hours: float = typer.Option(24.0, min=0.01, max=87600.0, help="How far ahead [h]."),
     slot: int = typer.Option(60, min=1, help="Length of a slot [min]."),
     gpus: list[str] = typer.Option([], help="SITE=N: GPUs that the service may hold. Default: all of the site."),
     requests: Path | None = typer.Option(
@@ -31,7 +31,7 @@ def route(
 
     Least carbon (and money) under each site's GPUs, each origin's latency limit and the quality floor. Prints a lower
     bound that no split can be below, and what is saved against the nearest site with the best variant. Requests that
-    find no room are told, nothing is then saved, and the exit code is 3. Needs the extra `polish`.
+    cannot be served are told with the reason, nothing is then saved, and the exit code is 3. Needs the extra `polish`.
 
     Example: wattkeeper route service.toml --book mybook --hours 24 --gpus fra=64 --gpus sto=32
     """
@@ -56,8 +56,12 @@ def route(
         raise typer.Exit(common.REFUSED)
 
 
+SHOWN = 20
+"""Hours with unserved requests that are named at most; --json has all."""
+
+
 def _show(found: Routed, told: dict[str, Any]) -> None:
-    from wattkeeper.report.words import carbon, percent
+    from wattkeeper.report.words import carbon, grouped, percent
 
     out = common.console()
     out.print(f"Routes from {told['start']} to {told['end']}", style="bold")
@@ -76,8 +80,11 @@ def _show(found: Routed, told: dict[str, Any]) -> None:
         out.print(f"No split can be below {carbon(told['bound_weighed_g'])} weighed;{above}")
     out.print()
     out.print(_slots(found))
-    for one in told["unserved"][:20]:
-        out.print(f"{one['start']}: {one['requests']:.0f} requests of {one['origin']} find no room.", style="red")
+    for one in told["unserved"][:SHOWN]:
+        lost = f"{grouped(one['requests'])} requests of {one['origin']} are not served: {one['why']}."
+        out.print(f"{one['start']}: {lost}", style="red")
+    if len(told["unserved"]) > SHOWN:
+        out.print(f"… and {len(told['unserved']) - SHOWN} more; --json names all.", style="red")
     for site, infos in told["signals"].items():
         out.print(f"{site}: intensity {infos['intensity']['id']}" if "intensity" in infos else site, style="dim")
 
