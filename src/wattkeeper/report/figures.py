@@ -7,12 +7,10 @@ from typing import Any
 import polars as pl
 
 from wattkeeper.core.units import MJ_PER_KWH
-from wattkeeper.report.charts import altair
+from wattkeeper.report.charts import GREEN, ORANGE, PURPLE, RED, SKY, altair
 from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
 
-COLOURS = {
-    "jobs": "#2f7d4f", "held idle": "#d9a01e", "idle": "#5b8fc7", "overhead": "#9a86b8", "unaccounted": "#c8503c",
-}  # fmt: skip
+COLOURS = {"jobs": GREEN, "held idle": ORANGE, "idle": SKY, "overhead": PURPLE, "unaccounted": RED}
 
 
 def figures(statement: Statement) -> dict[str, dict[str, Any]]:
