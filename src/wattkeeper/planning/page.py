@@ -124,11 +124,12 @@ def _cards(found: Outlook) -> list[tuple[str, str, str]]:
     money = (
         ("–", "no price given") if saved.cost is None else (f"{amount(saved.cost)} {found.currency}", "against run now")
     )
+    bound = f"no plan can be below {carbon(found.bound_g)}" if not found.made.unplaced else "not every job has a place"
     asked = len(found.lines) + len(found.rejects)
     return [
         ("Saved carbon", carbon(saved.carbon_g), f"{percent(saved.carbon)} of run now"),
         ("Saved money", *money),
-        ("Above the bound", percent(found.gap, 2), f"no plan can be below {carbon(found.bound_g)}"),
+        ("Above the bound", percent(found.gap, 2), bound),
         ("Delay, mean of a job", duration(saved.delay_h / jobs), "later than run now"),
         (
             "Jobs with a place",

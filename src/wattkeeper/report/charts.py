@@ -53,7 +53,8 @@ def time_axis(field: str, span_ms: tuple[int, int], *, bare: bool = False) -> An
     return alt.X(
         f"{field}:T",
         title=None if bare else "UTC",
-        scale=alt.Scale(type="utc", domain=list(span_ms), nice=False),
+        # not domain=: beside x2 Vega-Lite takes one twice, and warns
+        scale=alt.Scale(type="utc", domainMin=span_ms[0], domainMax=span_ms[1], nice=False),
         axis=alt.Axis(
             labels=not bare, ticks=not bare, tickCount=10, labelExpr=words, labelOverlap="parity", labelSeparation=8
         ),
@@ -72,6 +73,14 @@ def _form(form: str) -> str:
 def when(field: str, title: str) -> Any:
     """Return a tooltip line for a field of milliseconds UTC."""
     return altair().Tooltip(f"{field}:T", title=f"{title} (UTC)", format=TIME, formatType="utcFormat")
+
+
+def ink_on(colour: str) -> str:
+    """Return black or white, whichever is read better on a colour (W3C relative luminance)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
 def svg_of(spec: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wattkeeper.report.charts import COLOURS, SOFT, altair, same_time, scale, time_axis, when
+from wattkeeper.report.charts import COLOURS, SOFT, altair, ink_on, same_time, scale, time_axis, when
 from wattkeeper.report.words import short
 
 MOST_ROWS = 60
@@ -22,7 +22,7 @@ MOST_ROWS = 60
 MOST_DRAWN = 4000
 """Jobs that are drawn at all; those that hold most GPU hours come first."""
 
-WIDTH = 850
+WIDTH, WIDE = 850, 950
 NOW, PLANNED = "run now", "planned"
 NOWHERE = "no place now"
 
@@ -74,7 +74,9 @@ def figure(steps: Sequence[Step], bars: Sequence[Bar], title: str = "", under: S
     charts += [_rows(drawn, names, span)] if few else _held(steps, drawn, names, span)
     lines = {"text": title, "subtitle": [*under, *notes(bars)], "anchor": "start", "subtitleColor": SOFT, "offset": 14}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Automatically deduplicated selection parameter")  # one for all panels is meant
+        warnings.filterwarnings(
+            "ignore", "Automatically deduplicated selection parameter"
+        )  # one for all panels is meant
         made = alt.vconcat(*charts, spacing=8).resolve_scale(color="shared", x="independent")
     if title:
         made = made.properties(title=alt.TitleParams(**lines))
@@ -105,14 +107,18 @@ def _drawn(bars: Sequence[Bar]) -> list[Bar]:
     return [b for b in bars if b.job in most]
 
 
-def _colour(names: Sequence[str]) -> Any:
+def _scale(names: Sequence[str]) -> Any:
     chosen = scale(names)
     if NOWHERE in names:
         chosen.range[-1] = COLOURS[6]
+    return chosen
+
+
+def _colour(names: Sequence[str]) -> Any:
     legend = altair().Legend(
         orient="top", direction="horizontal", symbolType="square", symbolStrokeWidth=0, symbolOpacity=1
     )
-    return altair().Color("site:N", title=None, scale=chosen, legend=legend)
+    return altair().Color("site:N", title=None, scale=_scale(names), legend=legend)
 
 
 def _curves(steps: Sequence[Step], names: Sequence[str], span: tuple[int, int], *, few: bool) -> Any:
@@ -135,7 +141,7 @@ def _curves(steps: Sequence[Step], names: Sequence[str], span: tuple[int, int], 
             ],
         )
     )
-    return curve.properties(width=WIDTH, height=130, **({} if few else {"title": _small("Intensity")}))
+    return curve.properties(width=WIDTH if few else WIDE, height=130, **({} if few else {"title": _small("Intensity")}))
 
 
 def _dashes(names: Sequence[str]) -> Any:
@@ -198,7 +204,9 @@ def _rows(bars: Sequence[Bar], names: Sequence[str], span: tuple[int, int]) -> A
     edges = {NOW: (0.1, 0.3), PLANNED: (0.36, 0.92)}
     places = [(at[b.job] + edges[b.plan][0], at[b.job] + edges[b.plan][1]) for b in bars]
     rows = _data(bars, places, [b.site for b in bars])
-    y = alt.Y("top:Q", title=None, axis=None, scale=alt.Scale(domain=[len(jobs), 0], nice=False))
+    y = alt.Y(
+        "top:Q", title=None, axis=None, scale=alt.Scale(domainMin=0, domainMax=len(jobs), reverse=True, nice=False)
+    )
     x = time_axis("start_ms", span)
     lines = [{"name": short(job, 26), "job": job, "middle": i + 0.5} for job, i in at.items()]
     names_of = alt.Chart(alt.Data(values=lines)).mark_text(align="right", fontSize=10)
@@ -244,7 +252,7 @@ def _held(steps: Sequence[Step], bars: Sequence[Bar], names: Sequence[str], span
             panel = _panel(
                 groups[site, plan], laid[site, plan], shades[site], names, span, peak[site], height, tips, last
             )
-            charts.append(panel.properties(width=WIDTH, height=height, title=_small(f"{site}, {plan}")))
+            charts.append(panel.properties(width=WIDE, height=height, title=_small(f"{site}, {plan}")))
     return charts
 
 
@@ -254,19 +262,21 @@ def _panel(
 ) -> Any:  # fmt: skip
     alt = altair()
     parts = [(b, part) for b, places in zip(bars, laid, strict=True) for part in places]
-    px = height / peak
+    px, chosen = height / peak, _scale(names)
     rows = _data([b for b, _ in parts], [(peak - b, peak - a) for _, (a, b) in parts], [b.home for b, _ in parts])
     for r in rows:
-        wide = (r["end_ms"] - r["start_ms"]) / (span[1] - span[0]) * WIDTH
+        wide = (r["end_ms"] - r["start_ms"]) / (span[1] - span[0]) * WIDE
         inset = min(0.5 / px, (r["bottom"] - r["top"]) / 8)
         r["top"], r["fill"], r["bottom"] = r["top"] + inset, r["fill"] + inset, r["bottom"] - inset
-        if (r["bottom"] - r["top"]) * px >= 10 and wide >= 40:
-            r["label"] = short(r["job"], int((wide - 6) / 5.6))
+        room = int((wide - 6) / 5.6)
+        if (r["bottom"] - r["top"]) * px >= 10 and room >= min(len(r["job"]), 8):
+            r["label"] = short(r["job"], room)
             r["middle"] = (r["top"] + r["bottom"]) / 2
+            r["ink"] = ink_on(chosen.range[names.index(r["colour"])])
     x = time_axis("start_ms", span, bare=not last)
     y = alt.Y(
-        "top:Q", title="GPUs", scale=alt.Scale(domain=[peak, 0], nice=False),
-        axis=alt.Axis(tickCount=3, grid=False, labelExpr=f"format({peak} - datum.value, 'd')"),
+        "top:Q", title="GPUs", scale=alt.Scale(domainMin=0, domainMax=peak, reverse=True, nice=False),
+        axis=alt.Axis(values=[peak - v for v in _ticks(peak)], grid=False, labelExpr=f"format({peak} - datum.value, 'd')"),
     )  # fmt: skip
     ground = (
         alt.Chart(alt.Data(values=[{**s, "top": 0, "bottom": peak} for s in shades]))
@@ -275,10 +285,21 @@ def _panel(
     )
     labels = (
         alt.Chart(alt.Data(values=[r for r in rows if "label" in r]))
-        .mark_text(align="left", dx=3, fontSize=9, color="#111", clip=True)
-        .encode(x=same_time("start_ms"), y=alt.Y("middle:Q"), text="label:N")
+        .mark_text(align="left", dx=3, fontSize=9, clip=True)
+        .encode(
+            x=same_time("start_ms"),
+            y=alt.Y("middle:Q"),
+            text="label:N",
+            color=alt.Color("ink:N", scale=None, legend=None),
+        )
     )
     return alt.layer(ground, *_blocks(rows, names, tips), labels)
+
+
+def _ticks(peak: int) -> list[int]:
+    """Return a few round numbers from 0 up to a peak."""
+    step = next(s for e in range(12) for s in (10**e, 2 * 10**e, 5 * 10**e) if peak / s <= 4)
+    return list(range(0, peak + 1, step))
 
 
 def _shades(steps: Sequence[Step]) -> dict[str, list[dict[str, Any]]]:
