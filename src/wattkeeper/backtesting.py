@@ -124,6 +124,7 @@ class Backtest:
     bound_g: float
     skipped: dict[str, str]
     rejects: tuple[Reject, ...]
+    currency: str | None = None
 
 
 def backtest(
@@ -171,7 +172,8 @@ def backtest(
     rows, bound_g = compare(past, _foresight(book, past, intensity, setting), asked, setting, progress)
     known_ms = grid.at_ms(known)
     return Backtest(
-        stages, grid, known_ms, past.cut, len(past.jobs), setting, rows, bound_g, skipped, tuple(rejects)
+        stages, grid, known_ms, past.cut, len(past.jobs), setting, rows, bound_g, skipped, tuple(rejects),
+        " + ".join(sorted({p.info.unit.partition("/")[0] for p in prices if p is not None})) or None,
     )  # fmt: skip
 
 
@@ -433,6 +435,7 @@ def to_json(found: Backtest) -> dict[str, Any]:
         "signals_end": iso(found.known_ms),
         "deadlines_cut": found.cut,
         "slot_min": found.grid.slot_ms / 60_000,
+        "currency": found.currency,
         "jobs": found.jobs,
         "setting": asdict(found.setting),
         "counterfactual": COUNTERFACTUAL,

@@ -21,6 +21,8 @@ from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Site, Weights
 from wattkeeper.plan.route import Origin, Routing, Service, Variant, lay_out, nearest, quality_of, route, shares
 from wattkeeper.planning import sites_of
+from wattkeeper.report.planned import Step
+from wattkeeper.report.routed import UNSERVED, Share
 
 Floats = NDArray[np.float64]
 
@@ -75,6 +77,12 @@ class Routed:
     usual: Routing
     priced: bool
     signals: dict[str, dict[str, SignalInfo]]
+
+    @property
+    def currency(self) -> str | None:
+        """What costs are in; None without a price."""
+        units = {found["price"].unit.partition("/")[0] for found in self.signals.values() if "price" in found}
+        return " + ".join(sorted(units)) if self.priced else None
 
     @property
     def saving(self) -> float | None:
@@ -174,6 +182,7 @@ def to_json(found: Routed) -> dict[str, Any]:
         "start": iso(grid.start_ms),
         "end": iso(grid.end_ms),
         "slot_min": grid.slot_ms / 60_000,
+        "currency": found.currency,
         "routes": [
             {
                 "start": iso(grid.at_ms(t)), "origin": found.origins[o].name, "site": found.sites[s].id,
@@ -193,6 +202,26 @@ def to_json(found: Routed) -> dict[str, Any]:
             for site, infos in found.signals.items()
         },
     }  # fmt: skip
+
+
+def chart_rows(found: Routed) -> tuple[list[Step], list[Share]]:
+    """Return what the figure draws: intensity by site and slot, and who answers how many requests an hour."""
+    grid, made = found.grid, found.planned
+    steps = [
+        Step(site.id, grid.at_ms(t), grid.at_ms(t + 1), None if np.isnan(value) else float(value))
+        for site in found.sites
+        for t, value in enumerate(np.broadcast_to(np.asarray(site.intensity_g_per_kwh, np.float64), grid.slots))
+    ]
+    shares = [
+        Share(grid.at_ms(t), grid.at_ms(t + 1), found.sites[s].id, found.service.variants[v].name, n / grid.slot_h)
+        for t, s, v, n in zip(
+            made.slot.tolist(), made.site.tolist(), made.variant.tolist(), made.requests.tolist(), strict=True
+        )
+    ]
+    for t in np.flatnonzero(made.unserved.any(0)).tolist():
+        lost = float(made.unserved[:, t].sum()) / grid.slot_h
+        shares.append(Share(grid.at_ms(t), grid.at_ms(t + 1), UNSERVED, UNSERVED, lost))
+    return steps, shares
 
 
 def totals(found: Routed, one: Routing) -> dict[str, Any]:

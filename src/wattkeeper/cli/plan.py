@@ -38,7 +38,9 @@ def plan(
         None, help="What plan --json printed before: jobs keep their place where they can."
     ),
     polish: float = typer.Option(0.0, min=0.0, help="Seconds that HiGHS may polish a plan of up to 2000 jobs."),
-    figure: Path | None = typer.Option(None, help="Write the figure here: .svg, .png, or .html that opens offline."),
+    figure: Path | None = typer.Option(
+        None, "--figure", "--html", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
+    ),
     most: int = typer.Option(20, help="Jobs that the terminal shows, those that save most first."),
     json: bool = common.JSON,
 ) -> None:

@@ -70,7 +70,7 @@ def figure(steps: Sequence[Step], bars: Sequence[Bar], title: str = "", under: S
     drawn = _drawn(bars)
     few = len({b.job for b in drawn}) <= MOST_ROWS
     names = [*sites, *([NOWHERE] if any(b.home == NOWHERE for b in drawn) and not few else [])]
-    charts = [_curves(steps, names, span, few=few)]
+    charts = [curves(steps, names, span, WIDTH if few else WIDE, "" if few else "Intensity")]
     charts += [_rows(drawn, names, span)] if few else _held(steps, drawn, names, span)
     lines = {"text": title, "subtitle": [*under, *notes(bars)], "anchor": "start", "subtitleColor": SOFT, "offset": 14}
     with warnings.catch_warnings():
@@ -114,14 +114,26 @@ def _scale(names: Sequence[str]) -> Any:
     return chosen
 
 
-def _colour(names: Sequence[str]) -> Any:
+def _colour(names: Sequence[str], *, lines: bool = False) -> Any:
+    """Return the colour of sites. lines: the legend shows lines, else squares."""
+    shape: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 3} if lines else {"symbolStrokeWidth": 0}
     legend = altair().Legend(
-        orient="top", direction="horizontal", symbolType="square", symbolStrokeWidth=0, symbolOpacity=1
+        **{"orient": "top", "direction": "horizontal", "symbolType": "square", "symbolOpacity": 1} | shape
     )
     return altair().Color("site:N", title=None, scale=_scale(names), legend=legend)
 
 
-def _curves(steps: Sequence[Step], names: Sequence[str], span: tuple[int, int], *, few: bool) -> Any:
+def curves(
+    steps: Sequence[Step],
+    names: Sequence[str],
+    span: tuple[int, int],
+    width: int,
+    title: str = "",
+    *,
+    alone: bool = False,
+) -> Any:
+    """Return the chart of the sites' intensities; names: all that the figure colours, the sites first.
+    alone: it shares its legend with no other chart."""
     alt = altair()
     rows = [{"time_ms": s.start_ms, "site": s.site, "g": s.intensity_g_per_kwh} for s in steps]
     last = {s.site: s for s in steps}
@@ -132,7 +144,7 @@ def _curves(steps: Sequence[Step], names: Sequence[str], span: tuple[int, int], 
         .encode(
             x=time_axis("time_ms", span),
             y=alt.Y("g:Q", title="g CO2e/kWh"),
-            color=_colour(names),
+            color=_colour(names, lines=alone),
             strokeDash=alt.StrokeDash("site:N", legend=None, scale=_dashes(names)),
             tooltip=[
                 "site:N",
@@ -141,7 +153,7 @@ def _curves(steps: Sequence[Step], names: Sequence[str], span: tuple[int, int], 
             ],
         )
     )
-    return curve.properties(width=WIDTH if few else WIDE, height=130, **({} if few else {"title": _small("Intensity")}))
+    return curve.properties(width=width, height=130, **({"title": _small(title)} if title else {}))
 
 
 def _dashes(names: Sequence[str]) -> Any:
