@@ -309,11 +309,13 @@ SHOWN_MS = MS_PER_HOUR
 
 
 def chart_rows(found: Sequence[Stretch], now_ms: int) -> list[Held]:
-    """Return what the figure draws; where a time has no end it is now_ms, and an hour later."""
+    """Return what the figure draws; where a limit always holds, from now_ms on, and at least an hour."""
     rows = []
     for one in found:
-        start_ms = now_ms if one.start_ms == -_ALWAYS_MS else one.start_ms
-        end_ms = start_ms + SHOWN_MS if one.end_ms == _ALWAYS_MS else one.end_ms
+        start_ms, end_ms = one.start_ms, one.end_ms
+        if start_ms == -_ALWAYS_MS:
+            start_ms = now_ms if end_ms == _ALWAYS_MS else min(now_ms, end_ms - SHOWN_MS)
+        end_ms = max(now_ms, start_ms) + SHOWN_MS if end_ms == _ALWAYS_MS else end_ms
         for row, limit_kw in one.limits_kw.items():
             caps = [c for c in one.budget.caps if row in {"", c.row}]
             drawn: dict[str, float] = {}

@@ -97,13 +97,13 @@ def _show(found: list[Stretch], lone: list[str], begin: str, most: int) -> None:
 
 
 HOW_TO_READ = (
-    "Uncapped is what the jobs would draw; Left is what the limit leaves for the GPUs. Lost is GPUs' worth of throughput; "
-    "no caps lose less than At least. One cap: the same for all GPUs, where that breaks no floor; it may lose less by "
-    "taking from tiers that should give last."
+    "Left is what the limit leaves for the GPUs, Full what the jobs would draw without caps, both in kW. Lost is GPUs' worth "
+    "of throughput; no caps lose less than Least. One cap: the same for all GPUs, where that breaks no floor; it may lose "
+    "less by taking from tiers that should give last."
 )
 
-STRETCHES = ("From UTC", "To UTC", "Limit kW", "Left", "Uncapped", "Drawn", "Capped", "Lost", "At least", "One cap")
-CAPS = ("Job", "Tier", "Row", "GPUs", "Cap W", "Full W", "Throughput", "Lost GPUs")
+STRETCHES = ("From UTC", "To UTC", "Limit kW", "Left", "Full", "Drawn", "Capped", "Lost", "Least", "One cap")
+CAPS = ("Job", "Tier", "Row", "GPUs", "Cap W", "Full W", "Throughput", "Lost")
 
 
 def _when(text: str | None, begin: str) -> str:
@@ -134,7 +134,7 @@ def _caps(one: dict[str, Any]) -> list[tuple[str, ...]]:
 
     return [
         (
-            short(c["job_id"], 30), c["tier"], short(c["row"] or "", 12), grouped(c["gpus"]),
+            short(c["job_id"], 22), c["tier"], short(c["row"] or "", 12), grouped(c["gpus"]),
             grouped(c["cap_w"]) if c["capped"] else "–", grouped(c["full_w"]), f"{c['throughput']:.1%}",
             amount(c["gpus"] * (1 - c["throughput"])),
         )
@@ -172,13 +172,15 @@ def _write(found: list[Stretch], lone: list[str], at_ms: int, title: str, path: 
         charts.write_figure(budgeted.figure(rows, title, [line]), path)
         return
     usual = worst["one_cap_for_all_loss_gpus"]
+    other = ("–", "breaks a floor") if usual is None else (f"{amount(usual)} GPUs", "the usual way")
+    caps = worst["caps"]
     body = [
         f"<h1>{escape(title)}</h1><p>{escape(line)}</p>",
         cards([
-            ("Most lost", f"{amount(worst['loss_gpus'])} GPUs", f"of {grouped(sum(c['gpus'] for c in worst['caps']))}"),
-            ("At least", f"{amount(worst['least_loss_gpus'])} GPUs", "no caps lose less"),
-            ("One cap for all", "–" if usual is None else f"{amount(usual)} GPUs", "breaks a floor" if usual is None else "the usual way"),
-            ("Capped then", f"{sum(c['capped'] for c in worst['caps'])} of {count(len(worst['caps']), 'job')}", "critical jobs never"),
+            ("Most lost", f"{amount(worst['loss_gpus'])} GPUs", f"of {grouped(sum(c['gpus'] for c in caps))}"),
+            ("Least", f"{amount(worst['least_loss_gpus'])} GPUs", "no caps lose less"),
+            ("One cap for all", *other),
+            ("Capped then", f"{sum(c['capped'] for c in caps)} of {count(len(caps), 'job')}", "critical jobs never"),
         ]),
         "<h2>Power over time</h2>", chart("budget", about=line),
         "<h2>Limits</h2>", plain_table(STRETCHES, [_stretch(one, "now") for one in told], {"To UTC"}),

@@ -6,6 +6,6 @@ const config = {background: 'transparent', font: 'system-ui, sans-serif', view: 
   text: {color: ink}, legend: {labelColor: ink, titleColor: ink}};
 for (const [name, spec] of Object.entries(JSON.parse(document.getElementById('specs').textContent))) {
   const single = !(spec.vconcat || spec.hconcat);
-  vegaEmbed('#chart-' + name, {...spec, config: {...config, ...spec.config}, ...(single && {autosize: {type: 'fit-x', contains: 'padding'}})},
+  vegaEmbed('#chart-' + name, {...spec, config, ...(single && {autosize: {type: 'fit-x', contains: 'padding'}})},
     {actions: false, renderer: 'svg', tooltip: {theme: matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light'}});
 }
