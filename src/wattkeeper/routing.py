@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from wattkeeper.config import validate
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.core.roles import SignalInfo
@@ -131,15 +132,11 @@ def routed(
 def read_service(path: Path) -> ServiceFile:
     """Read a service file. Raises ConfigError with the place of what is wrong."""
     try:
-        return ServiceFile.model_validate(tomllib.loads(path.read_text("utf-8")))
+        return validate(ServiceFile, tomllib.loads(path.read_text("utf-8")), str(path))
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {place}: {first['msg']}.") from error
 
 
 def _demand(config: ServiceFile, grid: Grid) -> dict[str, Floats]:

@@ -218,7 +218,7 @@ class Book:
         """Delete what no version of the last days needs, and the log of those versions; return how many files and bytes.
 
         keep_days: at least as long as anything may write to the book at a time; statements older than that can no longer
-        be made again from the versions they name. dry_run: delete nothing; files of the log are not counted. Raises
+        be made again from the versions they name. dry_run: delete nothing, and say what would go. Raises
         BookError where the ledger is half made.
         """
         with self.writing():
@@ -234,10 +234,12 @@ class Book:
         if not dry_run:
             if named:
                 self.state.remember(ledger=json.dumps({name: self.ledger[name].version() for name in named}))
-            for table in tables:
-                table.forget_log()
+            logs = [table.forget_log() for table in tables]
             self.readings.forget_indexes()
-        return len(gone), sum(sizes.get(p, 0) for p in gone)
+        else:
+            logs = [table.old_log(keep_hours) for table in tables]
+        log_bytes = [size for log in logs for size in log.values()]
+        return len(gone) + len(log_bytes), sum(sizes.get(p, 0) for p in gone) + sum(log_bytes)
 
     def jobs(self) -> pl.DataFrame:
         """Return the jobs, one row each: what is known last about a job wins, ended over running, a later run over both."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from wattkeeper.core.errors import ConfigError, MissingExtraError
 
-COLOURS = ("#00825f", "#56b4e9", "#e69f00", "#b05f93", "#d55e00", "#1f4e8c", "#6e6e6e", "#e9dc5a")
+COLOURS = ("#00825f", "#56b4e9", "#e69f00", "#b05f93", "#d55e00", "#1f4e8c", "#a8a8a8", "#e9dc5a")
 """Colours in the order in which figures use them: readers who lack a kind of cone tell any two apart, and their
 lightness differs for paper. After B. Wong, Nature Methods 8, 441 (2011)."""
 
