@@ -230,16 +230,17 @@ class Book:
             raise BookError(f"The last attribution of {self.root} broke off. Run: wattkeeper attribute")
         tables = (self.readings.table, *self.plain_tables, *self.ledger.values())
         sizes = {p: p.stat().st_size for t in tables for p in t.root.rglob("*.parquet")}
+        log = {p: size for t in tables for p, size in t.log().items()}
+        old = [p for t in tables for p in t.old_log(keep_hours)] if dry_run else []
         gone = [p for t in tables for p in t.vacuum(keep_hours, dry_run=dry_run)]
         if not dry_run:
             if named:
                 self.state.remember(ledger=json.dumps({name: self.ledger[name].version() for name in named}))
-            logs = [table.forget_log() for table in tables]
+            for table in tables:
+                table.forget_log()
             self.readings.forget_indexes()
-        else:
-            logs = [table.old_log(keep_hours) for table in tables]
-        log_bytes = [size for log in logs for size in log.values()]
-        return len(gone) + len(log_bytes), sum(sizes.get(p, 0) for p in gone) + sum(log_bytes)
+            old = [p for p in log if not p.exists()]
+        return len(gone) + len(old), sum(sizes.get(p, 0) for p in gone) + sum(log[p] for p in old)
 
     def jobs(self) -> pl.DataFrame:
         """Return the jobs, one row each: what is known last about a job wins, ended over running, a later run over both."""

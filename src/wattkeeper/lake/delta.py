@@ -231,12 +231,10 @@ class Table:
             table.alter.set_table_properties({KEPT_FOR: age}, post_commithook_properties=KEEP_LOG)
         return [self.root / name for name in gone]
 
-    def forget_log(self) -> dict[Path, int]:
-        """Delete the log that only versions need which the last vacuum no longer kept; return its files and bytes."""
-        before = self._log()
+    def forget_log(self) -> None:
+        """Delete the log that only versions need which the last vacuum no longer kept."""
         self._newest().create_checkpoint()
         self._newest().cleanup_metadata()
-        return {path: size for path, size in before.items() if not path.exists()}
 
     def old_log(self, keep_hours: int) -> dict[Path, int]:
         """Return the files, and their bytes, that `forget_log` would delete after a vacuum: tried on a copy of the log."""
@@ -247,9 +245,10 @@ class Table:
             DeltaTable(str(copy)).alter.set_table_properties(age, post_commithook_properties=KEEP_LOG)
             DeltaTable(str(copy)).create_checkpoint()
             DeltaTable(str(copy)).cleanup_metadata()
-            return {p: size for p, size in self._log().items() if not (copy / p.relative_to(self.root)).exists()}
+            return {p: size for p, size in self.log().items() if not (copy / p.relative_to(self.root)).exists()}
 
-    def _log(self) -> dict[Path, int]:
+    def log(self) -> dict[Path, int]:
+        """Return the files of the log and their bytes."""
         return {p: p.stat().st_size for p in (self.root / "_delta_log").iterdir() if p.is_file()}
 
     def version(self) -> int:

@@ -262,7 +262,15 @@ def _held(steps: Sequence[Step], bars: Sequence[Bar], names: Sequence[str], span
         for plan in (NOW, PLANNED):
             last = site == sites[-1] and plan == PLANNED
             panel = _panel(
-                groups[site, plan], laid[site, plan], shades[site], names, span, peak[site], height, tips, last
+                groups[site, plan],
+                laid.get((site, plan), []),
+                shades[site],
+                names,
+                span,
+                peak[site],
+                height,
+                tips,
+                last,
             )
             charts.append(panel.properties(width=WIDE, height=height, title=_small(f"{site}, {plan}")))
     return charts
