@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.cli import keys
 from tests.cli.test_commands import run
 
 pytest.importorskip("highspy")
@@ -149,3 +150,18 @@ def test_faults_are_one_line(made):
         assert words in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     assert "Cannot read" in route(made, service="none.toml").stderr
+
+
+def test_the_page_and_the_keys(made, tmp_path):
+    """The page has a title, what is saved, and both splits; every key of the JSON is told."""
+    pytest.importorskip("altair")
+    done = route(made, "--figure", tmp_path / "routes.html", "--json")
+    text = (tmp_path / "routes.html").read_text().partition("<script")[0]
+    told = json.loads(done.stdout)
+
+    assert done.returncode == 0, done.stderr
+    assert "<h1>Routes of service.toml</h1>" in text
+    assert f"{100 * told['saving']:.1f}\u2009%" in text
+    assert all(words in text for words in ("usual", "planned", "Above the bound", "Quality, mean", "sto 70b"))
+    assert told["currency"] == "EUR"
+    keys.check("route", told)

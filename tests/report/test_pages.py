@@ -267,4 +267,5 @@ def test_every_figure_is_drawn_without_a_network_and_warns_of_nothing(tmp_path):
     assert fits
     assert "Thu 01 Jan" in text  # the first hour of 1970 in UTC; in Los Angeles it is still Wednesday
     assert "other site, lower power" in tip
+    assert "Thu 01 Jan 17:00" in tip  # job 11 of 12, planned from 17:00 on; in Los Angeles it is 09:00
     assert "<b>bold</b>" not in (tmp_path / "page.html").read_text().partition("<script")[0]

@@ -81,13 +81,13 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a plan saves against running now, over the jobs that have a place in both. carbon: saved_g over that of run
+    """What a plan saves against running now, over the jobs that have a place in both. carbon_part: carbon over that of run
     now, None where that is not above 0. delay_h: how much later they end in sum."""
 
     jobs: int
     energy_kwh: float
     carbon_g: float
-    carbon: float | None
+    carbon_part: float | None
     cost: float | None
     delay_h: float
 

@@ -46,7 +46,7 @@ def headline(found: Outlook) -> str:
     """Return what the plan saves, in a sentence."""
     saved = found.saved
     placed = f"{grouped(saved.jobs)} of {count(len(found.lines), 'job')}"
-    part = "" if saved.carbon is None else f" ({percent(saved.carbon)})"
+    part = "" if saved.carbon_part is None else f" ({percent(saved.carbon_part)})"
     money = "" if saved.cost is None else f" and {amount(saved.cost)} {found.currency}"
     later = duration(saved.delay_h / saved.jobs) if saved.jobs else "–"
     return f"Saves {carbon(saved.carbon_g)} CO2e{part}{money} against run now; {placed} end {later} later in the mean."
@@ -76,7 +76,7 @@ def totals(found: Outlook) -> list[tuple[str, ...]]:
             duration(one.delay_h), carbon(one.weighed_g),
         )  # fmt: skip
 
-    part = "" if saved.carbon is None else f" {percent(saved.carbon)}"
+    part = "" if saved.carbon_part is None else f" {percent(saved.carbon_part)}"
     return [
         row("run now", found.now),
         row("planned", found.planned),
@@ -127,7 +127,7 @@ def _cards(found: Outlook) -> list[tuple[str, str, str]]:
     bound = f"no plan can be below {carbon(found.bound_g)}" if not found.made.unplaced else "not every job has a place"
     asked = len(found.lines) + len(found.rejects)
     return [
-        ("Saved carbon", carbon(saved.carbon_g), f"{percent(saved.carbon)} of run now"),
+        ("Saved carbon", carbon(saved.carbon_g), f"{percent(saved.carbon_part)} of run now"),
         ("Saved money", *money),
         ("Above the bound", percent(found.gap, 2), bound),
         ("Delay, mean of a job", duration(saved.delay_h / jobs), "later than run now"),

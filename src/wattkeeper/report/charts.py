@@ -71,8 +71,9 @@ def _form(form: str) -> str:
 
 
 def when(field: str, title: str) -> Any:
-    """Return a tooltip line for a field of milliseconds UTC."""
-    return altair().Tooltip(f"{field}:T", title=f"{title} (UTC)", format=TIME, formatType="utcFormat")
+    """Return a tooltip line for an instant, in UTC wherever the reader is: without a UTC unit it would be local time."""
+    unit = "utcyearmonthdatehoursminutes"
+    return altair().Tooltip(f"{field}:T", timeUnit=unit, title=f"{title} (UTC)", format=TIME)
 
 
 def ink_on(colour: str) -> str:

@@ -79,7 +79,7 @@ def _over_time(hours: pl.DataFrame, column: str, title: str, clock: str) -> dict
             color=alt.Color("account:N", title=None, scale=_scale(alt), legend=alt.Legend(orient="top", columns=3)),
             order=alt.Order("order:Q"),
             tooltip=[
-                alt.Tooltip("time:T", format="%Y-%m-%d %H:%M"),
+                alt.Tooltip("time:T", timeUnit="utcyearmonthdatehoursminutes", format="%Y-%m-%d %H:%M", title=clock),
                 "account:N",
                 alt.Tooltip(f"{column}:Q", format=",.2f"),
             ],

@@ -230,8 +230,12 @@ def _rows(bars: Sequence[Bar], names: Sequence[str], span: tuple[int, int]) -> A
     links = [
         {"start_ms": min(t), "end_ms": max(t), "top": at[job] + 0.64} for job, t in ends.items() if len(t) > 2
     ]  # where it is taken off
-    line = alt.Chart(alt.Data(values=links)).mark_rule(color=SOFT, strokeDash=[2, 2])
-    layers = [line.encode(x=x, x2="end_ms:T", y=y), *_blocks(rows, names, _told(bars)), left]
+    ground = alt.Chart(alt.Data(values=[{"start_ms": span[0], "end_ms": span[1], "top": 0, "bottom": len(jobs)}]))
+    layers = [ground.mark_rect(opacity=0).encode(x=x, x2="end_ms:T", y=y, y2="bottom:Q")]
+    if links:
+        line = alt.Chart(alt.Data(values=links)).mark_rule(color=SOFT, strokeDash=[2, 2])
+        layers.append(line.encode(x=same_time("start_ms"), x2="end_ms:T", y=alt.Y("top:Q")))
+    layers += [*_blocks(rows, names, _told(bars)), left]
     capped = [r for r in rows if r["power"] < 0.9995]
     last = list({r["job"]: r for r in capped}.values())
     if last:
@@ -303,17 +307,12 @@ def _panel(
         .mark_rect(color=SOFT)
         .encode(x=x, x2="end_ms:T", y=y, y2="bottom:Q", opacity=alt.Opacity("shade:Q", scale=None, legend=None))
     )
-    labels = (
-        alt.Chart(alt.Data(values=[r for r in rows if "label" in r]))
-        .mark_text(align="left", dx=3, fontSize=9, clip=True)
-        .encode(
-            x=same_time("start_ms"),
-            y=alt.Y("middle:Q"),
-            text="label:N",
-            color=alt.Color("ink:N", scale=None, legend=None),
-        )
-    )
-    return alt.layer(ground, *_blocks(rows, names, tips), labels)
+    layers = [ground, *(_blocks(rows, names, tips) if rows else [])]
+    if named := [r for r in rows if "label" in r]:
+        text = alt.Chart(alt.Data(values=named)).mark_text(align="left", dx=3, fontSize=9, clip=True)
+        ink = alt.Color("ink:N", scale=None, legend=None)
+        layers.append(text.encode(x=same_time("start_ms"), y=alt.Y("middle:Q"), text="label:N", color=ink))
+    return alt.layer(*layers)
 
 
 def _ticks(peak: int) -> list[int]:
