@@ -17,16 +17,12 @@ def keys_of(value: Any, path: str = "", name: str = "") -> set[str]:
     if isinstance(value, dict):
         named = name in NAMED and name != "prices"
         found = {k for key, one in value.items() for k in keys_of(one, f"{path}.{'*' if named else key}", key)}
-        if name == "signals":
-            found = {k.replace(path + ".*.", path + ".*.*.", 1) for k in _below(value, path)}
+        if name == "signals":  # by site, and in it by kind
+            found = {k for kinds in value.values() for one in kinds.values() for k in keys_of(one, f"{path}.*.*")}
         return found
     if isinstance(value, list):
         return {k for one in value for k in keys_of(one, f"{path}[]", "")}
     return {path.lstrip(".")}
-
-
-def _below(value: dict[str, Any], path: str) -> set[str]:
-    return {k for kinds in value.values() for one in kinds.values() for k in keys_of(one, f"{path}.*", "")}
 
 
 def told(command: str) -> tuple[set[str], set[str]]:
