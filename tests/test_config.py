@@ -54,7 +54,7 @@ def test_a_node_group_becomes_nodes_and_gpus():
             "^MIG instance 'm' stands in 'a', which is no gpu",
         ),
         ("[[site]\n", "is not TOML"),
-        ("", r"site: Field required|site"),
+        ("", r"site: is missing|site"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text, message):
