@@ -117,7 +117,7 @@ def book(make):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["statement", "--by", "bogus"], "'bogus' is not one of 'job', 'user'"),
+        (["statement", "--by", "bogus"], "'bogus' is no cut. Choose from job, user"),
         (["statement", "--full-cost", "--by", "node"], "Use --full-cost with --by job, user, project."),
         (["statement", "--period", "garbage"], "Period 'garbage' is not a year"),
         (["statement", "--by", "x"], "'--by': 'x' is no cut. Choose from job, user, project"),
