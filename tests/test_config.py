@@ -92,3 +92,12 @@ def test_a_host_list_without_end_is_refused_before_it_is_expanded():
         with pytest.raises(ConfigError, match=r"at most 200,000 are read"):
             config.expand_hosts(names)
     assert len(config.expand_hosts("n[1-9,11-19/2],m7,r[1-2]c[01-03]")) == 9 + 5 + 1 + 6
+
+
+def test_costs_of_several_currencies_are_never_added():
+    """Two sites, one with a tariff in dollars: their costs would be one sum. Without a tariff nothing is added."""
+    two = '[[site]]\nid = "a"\n[[site]]\nid = "b"\ncurrency = "USD"\n'
+
+    with pytest.raises(ConfigError, match=r"sites have several currencies \(EUR, USD\), and their costs are added"):
+        config.parse(two + "price = 0.1\n")
+    assert [s.currency for s in config.parse(two).site] == ["EUR", "USD"]

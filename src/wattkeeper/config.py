@@ -52,7 +52,7 @@ class SiteConfig(_Table):
         '"average:DE" for the yearly average of a country or cloud region in the embedded table.',
     )
     price: _Number | str | None = Field(None, description="Tariff: a number [currency/kWh] or the id of a signal.")
-    currency: str = Field("EUR", description="Currency of the tariff.")
+    currency: str = Field("EUR", description="Currency of the tariff: that of its signal, and the same at all sites.")
     water: _Amount | str | None = Field(
         None, description="Water at the site and in generation: a number [L/kWh of facility energy] or a signal."
     )
@@ -291,6 +291,16 @@ class SiteFile(_Table):
     default_parent: str = Field("", description="Where nodes go that an import meets first. Default: the only site.")
     policy: PolicyConfig = Field(default_factory=PolicyConfig, description="Choices of the books.")
     agent: AgentConfig = Field(default_factory=AgentConfig, description="The agent that reads live meters.")
+
+    @model_validator(mode="after")
+    def _costs_add_up(self) -> Self:
+        currencies = sorted({one.currency for one in self.site})
+        if len(currencies) > 1 and any(one.price is not None for one in self.site):
+            raise ValueError(
+                f"sites have several currencies ({', '.join(currencies)}), and their costs are added: "
+                "give every site the same currency, and a book to sites of another"
+            )
+        return self
 
     def site_named(self, site: str) -> SiteConfig:
         """Return one site. Raises ConfigError when there is none of that name."""

@@ -57,6 +57,11 @@ def _signals_of(book: Book, site: SiteConfig, kinds: Sequence[str]) -> dict[str,
             raise ConfigError(
                 f"Site '{site.id}' takes its {kind} from signal '{name}', which is of {infos[name].kind}."
             )
+        if name in imported and kind == "price" and infos[name].unit != f"{site.currency}/kWh":
+            raise ConfigError(
+                f"Site '{site.id}' counts in {site.currency} and takes its price from signal '{name}', which is in "
+                f"{infos[name].unit}. Set its currency to that of the signal."
+            )
     rows = book.signal_rows(*sorted(imported)).partition_by("signal", as_dict=True) if imported else {}
     return {
         kind: None

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from tests.integrations import services
 from tests.integrations.services import KEY, FakeService, hours, moment, ms
+from wattkeeper.lake.book import Book
 
 START, END = ms("2026-01-05T00:00+00:00"), ms("2026-03-02T00:00+00:00")
 HOLE = ms("2026-02-28T06:00+00:00")
@@ -52,7 +54,71 @@ def book(tmp_path_factory):
         assert refused.returncode == 1
         assert "refuses us (status 401)" in refused.stderr
         assert KEY not in refused.stderr
+        end = moment(ms("2026-02-27T00:00+00:00"))
+        there = run("grid", "fetch", *words[:5], moment(START), "--to", end, "--book", root / "book")
+        assert "0 values came" in there.stdout
+        assert "The book has all of that time. --again, with --from, reads it again." in there.stdout
     return root / "book"
+
+
+def test_what_was_revised_is_told(tmp_path):
+    """One of three hours is revised and one withdrawn; an estimate is counted; then nothing comes, and nothing goes."""
+    start, end = (moment(ms(f"2026-02-01T{h}:00+00:00")) for h in ("00", "03"))
+
+    def body(*told):
+        rows = [
+            {"zone": "DE", "datetime": f"2026-02-01T0{h}:00:00.000Z", "carbonIntensity": v, "isEstimated": h == 1}
+            for h, v in enumerate(told)
+        ]
+        return 200, {}, json.dumps({"data": rows})
+
+    with FakeService(services.electricitymaps) as service:
+        site = f'[[site]]\nid = "a"\n[grid.electricitymaps]\nurl = "{service.url}"\npace_s = 0\nretries = 0\n'
+        (tmp_path / "site.toml").write_text(site)
+        assert run("init", tmp_path / "b", "--site-file", tmp_path / "site.toml").returncode == 0
+        words = ("grid", "fetch", "--zone", "DE", "--provider", "electricitymaps", "--from", start, "--to", end)
+        service.faults = [body(300, 310, 320), body(300, 305.5, None), body()]
+        first, second, third = (run(*words, "--again", "--book", tmp_path / "b") for _ in range(3))
+
+    assert "1 of 3 values are estimates of the provider" in first.stdout
+    assert "1 value was revised, the first at 2026-02-01T01:00:00Z from 310 to 305.5 g/kWh" in second.stdout
+    assert "1 value was withdrawn and now missing, the first at 2026-02-01T02:00:00Z" in second.stdout
+    assert "No value came for that time; what the book has is kept." in third.stderr
+    shown = run("grid", "show", "--zone", "DE", "--from", start, "--to", end, "--json", "--book", tmp_path / "b")
+    assert json.loads(shown.stdout)["hourly"] == [300.0, 305.5, None]
+
+
+def test_a_fetch_that_is_killed_goes_on_where_it_was(tmp_path):
+    """SIGKILL while the third of four chunks is awaited: two are kept, the next run asks for what follows, once each."""
+    reached, free = threading.Event(), threading.Event()
+    calls = []
+
+    def slow(path, params, headers):
+        calls.append(params["start"])
+        if len(calls) == 3:
+            reached.set()
+            free.wait(60)
+        return services.electricitymaps(path, params, headers)
+
+    start, end = ms("2026-01-01T00:00+00:00"), ms("2026-02-10T00:00+00:00")
+    with FakeService(slow) as service:
+        site = f'[[site]]\nid = "a"\n[grid.electricitymaps]\nurl = "{service.url}"\npace_s = 0\nretries = 0\n'
+        (tmp_path / "site.toml").write_text(site)
+        assert run("init", tmp_path / "b", "--site-file", tmp_path / "site.toml").returncode == 0
+        words = ["grid", "fetch", "--zone", "DE", "--provider", "electricitymaps", "--to", moment(end)]
+        command = [sys.executable, "-c", "from wattkeeper.cli import main; main()", *words, "--from", moment(start)]
+        env = os.environ | {"ELECTRICITYMAPS_TOKEN": KEY}
+        with subprocess.Popen([*command, "--book", tmp_path / "b"], env=env, stdout=subprocess.DEVNULL) as process:
+            assert reached.wait(120)
+            process.kill()
+        free.set()
+        done = run(*words, "--book", tmp_path / "b")
+
+    assert done.returncode == 0, done.stderr
+    # twenty days are kept, and the last three of them are read again
+    assert calls[3:] == ["2026-01-18T00:00:00Z", "2026-01-28T00:00:00Z", "2026-02-07T00:00:00Z"]
+    rows = Book(tmp_path / "b").signal_rows("intensity:DE:electricitymaps:lifecycle")
+    assert sorted(rows["start_ms"].to_list()) == list(hours(start, end))
 
 
 def test_gaps_are_shown(book, tmp_path):
@@ -137,6 +203,10 @@ def test_a_back_test_in_the_terminal(book, tmp_path):
             "was never fetched into this book. Give --from the first time.",
         ),
         (("forecast", "--zone", "DE", "--quantiles", "0,50"), "--quantiles '0,50' cannot be read."),
+        (
+            ("forecast", "--zone", "DE", "--prices", "intensity:DE:electricitymaps:lifecycle"),
+            "'intensity:DE:electricitymaps:lifecycle' is a signal of intensity, not of prices.",
+        ),
         (("forecast", "--zone", "DE", "--at", "2026-01-20"), "h of past are too few to judge a forecast of 96 h by"),
         (("show", "--zone", "DE", "--from", "2026-03-01", "--to", "2026-02-01"), "--from must lie before --to"),
     ],

@@ -181,6 +181,14 @@ def test_a_limit_that_cannot_be_read_is_wrong_usage(made):
     assert "--gpus 4 cannot be read. Write --gpus SITE=NUMBER." in done.stderr
 
 
+@pytest.mark.parametrize("more", [("--hours", "inf"), ("--hours", 1e7, "--slot", 1)])
+def test_more_slots_than_any_plan_has_are_wrong_usage(made, more):
+    done = plan(made, *more)
+
+    assert done.returncode == 2
+    assert "is over 1,000,000 slots of" in " ".join(done.stderr.replace("│", " ").split())
+
+
 def test_hours_beyond_the_forecast_are_told(made):
     """Two days on, only b has an intensity (a constant one): what may only run at a has no place, and says why."""
     words = ("--book", made / "book", "--from", "2026-10-03", "--hours", 6, "--gpus", "b=2", "--json")

@@ -86,6 +86,16 @@ def test_a_source_cuts_spans_into_chunks_that_the_service_allows(case, service):
     assert len(service.asked) >= case.first - 1 + -(-40 * 24 * HOUR // one.chunk_ms)
 
 
+def test_a_leap_day_has_its_hours(case, service):
+    """From 28 February to 1 March 2028 there are 48 hours, those of the 29th among them, in one piece."""
+    start_ms, end_ms = services.ms("2028-02-28T00:00+00:00"), services.ms("2028-03-01T00:00+00:00")
+    (intake,) = SpanSource(publisher(case, service), [(start_ms, end_ms)]).read()
+    starts, ends = intake.signals["start_ms"].to_list(), intake.signals["end_ms"].to_list()
+
+    assert [t for t in starts if t % HOUR == 0] == list(range(start_ms, start_ms + 48 * HOUR, HOUR))
+    assert [*starts[1:], end_ms] == ends
+
+
 def test_the_signal_says_what_it_is(case, service):
     """Provider, version, average or marginal and the boundary stand in every signal, and its id holds the zone."""
     one = publisher(case, service)
@@ -143,6 +153,22 @@ def test_a_service_that_keeps_failing_is_one_sentence(case, service):
     service.faults = [(502, {}, "bad gateway")] * 3
     with pytest.raises(SourceError, match="answers with status 502: bad gateway"):
         publisher(case, service).read(NOW, NOW + HOUR)
+
+
+def test_a_service_that_moved_is_told(case, service):
+    """Nobody is followed with a key in hand: the new address is named."""
+    service.faults = [(301, {"Location": "https://elsewhere.example/api"}, "")]
+    with pytest.raises(SourceError, match=r"has moved from http://127.* to https://elsewhere.example/api. Set url"):
+        publisher(case, service).read(NOW, NOW + HOUR)
+
+
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_web_page_in_the_place_of_data_is_a_fault(case, service, status):
+    """A proxy's page is told by its title, be its status a success or not."""
+    page = "<!DOCTYPE html>\n<html><head><title>Guest\n network</title></head><body>log in</body></html>"
+    service.faults = [(status, {"Content-Type": "text/html"}, page)] * 2
+    with pytest.raises(SourceError, match="Guest network"):
+        publisher(case, service, retries=0).read(NOW, NOW + HOUR)
 
 
 @pytest.mark.parametrize(

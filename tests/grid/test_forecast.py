@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
+
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from wattkeeper.core.clock import to_ms
 from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import Intake, SignalInfo
-from wattkeeper.grid.forecast import backtest, forecast, to_intake
+from wattkeeper.grid.forecast import backtest, forecast, prices_until_ms, to_intake
 from wattkeeper.grid.series import Hourly, find_signal, read_hourly
 from wattkeeper.grid.show import columns, error_rows, read_course
 from wattkeeper.lake.book import Book
@@ -52,7 +58,7 @@ def test_the_winner_is_used_and_named():
     """The week repeats exactly: of three baselines it errs by nothing, and its forecast is what comes."""
     made = forecast(hourly(), START + WEEKS * 168 * HOUR, 96, models=FAST)
 
-    assert (made.model, made.mae["week"], made.days) == ("week", 0.0, 53)
+    assert (made.model, made.mae["week"], made.days) == ("week", 0.0, 56)
     assert made.values == pytest.approx(wave(WEEKS * 168 + 96)[-96:])
     assert made.quantiles == pytest.approx(np.tile(made.values, (5, 1)))  # no error was ever made
 
@@ -87,8 +93,83 @@ def test_a_signal_that_ended_long_ago_is_not_forecast():
 
 def test_too_short_a_past_is_told():
     """Five weeks judge no forecast of 96 h: four weeks, 96 h and six days are needed."""
-    with pytest.raises(ConfigError, match="840 h of past are too few to judge a forecast of 96 h by; 912 h are needed"):
+    with pytest.raises(
+        ConfigError,
+        match=r"840 h of past are too few to judge .* 912 h are needed\. .* at most 24 --hours\.",
+    ):
         forecast(hourly(wave(5 * 168)), START + 5 * 168 * HOUR, 96)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seed=st.integers(0, 999), weeks=st.integers(1, 12), late=st.integers(0, 90), holes=st.floats(0, 0.5),
+    shape=st.sampled_from(["walk", "flat", "zero", "spikes", "shift"]), kind=st.sampled_from(["intensity", "price"]),
+)  # fmt: skip
+def test_whatever_the_past_the_answer_is_a_forecast_or_a_sentence(seed, weeks, late, holes, shape, kind):
+    """Rough pasts, short, late and with holes: 96 h with quantiles that are numbers, rise, and keep the floor; or no."""
+    rng = np.random.default_rng(seed)
+    values = 100 + np.cumsum(rng.normal(0, 5, weeks * 168))
+    if shape in {"flat", "zero"}:
+        values[:] = 42.0 if shape == "flat" else 0.0
+    values[rng.random(len(values)) < 0.01] *= -1e5 if shape == "spikes" else 1
+    values[len(values) // 2 :] += 1e4 if shape == "shift" else 0
+    values[rng.random(len(values)) < holes] = np.nan
+    values = values if kind == "price" else np.abs(values)
+    info = SignalInfo(f"{kind}:X", kind, "x", "x")
+    try:
+        made = forecast(Hourly(info, START, values), START + (len(values) + late) * HOUR, 96)
+    except ConfigError as error:
+        refused = str(error)
+        made = None
+    if made is None:
+        assert re.search(r"too few to judge a forecast|Fetch it first", refused)
+        return
+
+    assert made.values.shape == (96,)
+    assert np.isfinite(made.values).all()
+    assert np.isfinite(made.quantiles).all()
+    assert (np.diff(made.quantiles, axis=0) >= 0).all()
+    assert kind == "price" or min(made.values.min(), made.quantiles.min()) >= 0
+
+
+@pytest.mark.parametrize(
+    ("issued", "until"),
+    [
+        ("2026-03-30T00:00Z", "2026-03-30T22:00Z"),
+        ("2026-03-30T11:59Z", "2026-03-30T22:00Z"),
+        ("2026-03-30T12:00Z", "2026-03-31T22:00Z"),
+        ("2026-03-30T23:00Z", "2026-03-31T22:00Z"),
+    ],
+)
+def test_prices_are_known_from_noon_of_the_day_before(issued, until):
+    """The auction's result of tomorrow is out by 12:00 UTC, in summer and winter, and reaches to 22:00 UTC at least."""
+    assert prices_until_ms(to_ms(datetime.fromisoformat(issued))) == to_ms(datetime.fromisoformat(until))
+
+
+def test_a_forecast_told_prices_looks_at_none_that_came_later():
+    """Intensity follows prices: the model that is told them wins; prices after 22:00 UTC of its day change nothing."""
+    prices = np.random.default_rng(1).normal(50, 9, 30 * 168)
+    info = SignalInfo("price:DE-LU", "price", "EUR/kWh", "ENTSO-E")
+    issued = START + 29 * 168 * HOUR
+    later = prices.copy()
+    later[29 * 168 + 22 :] = 0.0
+    first, again = (
+        forecast(hourly(5 * prices[: 29 * 168]), issued, 48, prices=Hourly(info, START, p)) for p in (prices, later)
+    )
+
+    assert first.model == "prices"
+    assert first.values.tobytes() == again.values.tobytes()
+    assert first.quantiles.tobytes() == again.quantiles.tobytes()
+    assert backtest(hourly(5 * prices), 48, 7, prices=Hourly(info, START, prices)).picks == {"prices": 7}
+
+
+def test_prices_that_do_not_reach_are_refused():
+    """Without a price after the start, or four weeks before it, there is nothing to be told."""
+    info = SignalInfo("price:DE-LU", "price", "EUR/kWh", "ENTSO-E")
+    issued = START + WEEKS * 168 * HOUR
+    for start, n in ((0, WEEKS * 168), (WEEKS * 168 - 300, 324)):
+        with pytest.raises(ConfigError, match=r"price:DE-LU has values from .* needs four weeks of prices before it"):
+            forecast(hourly(), issued, 24, models=FAST, prices=Hourly(info, START + start * HOUR, np.ones(n)))
 
 
 def test_a_forecast_is_kept_twice(book):
@@ -121,7 +202,7 @@ def test_an_intensity_is_never_forecast_below_nothing():
     low = [forecast(Hourly(info, START, values), at, 24).quantiles.min() for info in (INFO, price)]
 
     assert low[0] == 0.0
-    assert low[1] == -40.0  # Monday at noon: 210 − 250
+    assert low[1] == pytest.approx(-40.0)  # Monday at noon: 210 − 250
 
 
 def test_a_zone_with_two_signals_must_be_told_which(book):

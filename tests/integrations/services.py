@@ -86,7 +86,10 @@ def value_at(time_ms: int) -> float:
 
 
 def electricitymaps(path: str, params: dict[str, str], _headers: dict[str, str]) -> str:
-    """/v3/…/past-range."""
+    """/v4/…/past-range, hours from start on and the end left out, and /v4/zones; as clients of 2026 read it."""
+    if path == "/v4/zones":
+        names = ("DE", "DK-DK1", "DK-DK2", "US-CAL-CISO")
+        return json.dumps({n: {"zoneKey": n, "zoneName": n, "countryName": n[:2]} for n in names})
     rows = []
     for t in hours(ms(params["start"]), ms(params["end"])):
         row = {"zone": params["zone"], "datetime": moment(t), "updatedAt": moment(t)}
@@ -97,6 +100,7 @@ def electricitymaps(path: str, params: dict[str, str], _headers: dict[str, str])
             row |= {
                 "carbonIntensity": value_at(t),
                 "emissionFactorType": kind,
+                "flowTraced": params["flowTraced"] == "true",
                 "isEstimated": False,
                 "estimationMethod": None,
             }
@@ -105,9 +109,12 @@ def electricitymaps(path: str, params: dict[str, str], _headers: dict[str, str])
 
 
 def watttime(path: str, params: dict[str, str], _headers: dict[str, str]) -> str:
-    """/login and /v3/historical, five minutes a point, the end included."""
+    """/login, /v3/my-access and /v3/historical: five minutes a point, the end included."""
     if path == "/login":
         return json.dumps({"token": "t0k3n"})
+    if path == "/v3/my-access":
+        regions = [{"region": n, "region_full_name": n, "endpoints": []} for n in ("CAISO_NORTH", "PJM_DC")]
+        return json.dumps({"signal_types": [{"signal_type": "co2_moer", "regions": regions}]})
     points = [
         {
             "point_time": moment(t, "%Y-%m-%dT%H:%M:%S+00:00"),
@@ -118,7 +125,7 @@ def watttime(path: str, params: dict[str, str], _headers: dict[str, str]) -> str
     ]
     meta = {
         "data_point_period_seconds": 300, "region": params["region"], "warnings": [],
-        "signal_type": params["signal_type"], "model": {"date": "2026-03-01", "type": "binned_regression"},
+        "signal_type": params["signal_type"], "model": {"date": params.get("model_date", "2026-03-01")},
         "units": "lbs_co2_per_mwh",
     }  # fmt: skip
     return json.dumps({"data": points, "meta": meta})
@@ -148,21 +155,38 @@ EIA_CODES = {"gas": "NG", "solar": "SUN", "storage": "PS"}
 ENTSOE_CODES = {"gas": "B04", "solar": "B16", "storage": "B10"}
 
 
-def eia(_path: str, params: dict[str, str], _headers: dict[str, str]) -> str:
-    """/v2/electricity/rto/fuel-type-data/data/: strings, pages, periods named by the hour's end, the key echoed."""
+def eia(path: str, params: dict[str, str], _headers: dict[str, str]) -> str:
+    """/v2/electricity/rto/fuel-type-data/data/: strings, pages, periods named by the hour's end, the key echoed.
+
+    A respondent that is none has no rows; facet/respondent/ lists those there are.
+    """
+    if path.endswith("/facet/respondent/"):
+        facets = [{"id": n, "name": n} for n in ("CISO", "ERCO", "PJM", "SWPP", "SWPW")]
+        return json.dumps({"response": {"totalFacets": len(facets), "facets": facets}, "apiVersion": "2.1.10"})
     form = "%Y-%m-%dT%H"
     rows = [
         {
-            "period": moment(t, form), "respondent": params["facets[respondent][]"], "fueltype": EIA_CODES[fuel],
+            "period": moment(t, form), "respondent": params["facets[respondent][]"], "respondent-name": "a name",
+            "fueltype": EIA_CODES[fuel], "type-name": fuel.capitalize(),
             "value": repr(mw if fuel != "storage" else -mw), "value-units": "megawatthours",
         }
         for t in hours(ms(params["start"], form), ms(params["end"], form) + 1)
         for fuel, mw in mix_at(t - HOUR).items()
+        if params["facets[respondent][]"] in ("CISO", "ERCO", "PJM")
     ]  # fmt: skip
     first = int(params["offset"])
     page = rows[first : first + int(params["length"])]
     return json.dumps(
-        {"response": {"total": str(len(rows)), "frequency": "hourly", "data": page}, "request": {"params": params}}
+        {
+            "response": {
+                "total": str(len(rows)),
+                "dateFormat": 'YYYY-MM-DD"T"HH24',
+                "frequency": "hourly",
+                "data": page,
+            },
+            "request": {"params": params},
+            "apiVersion": "2.1.10",
+        }
     )
 
 

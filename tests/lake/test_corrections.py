@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.books.small import HOUR, SITE, START, book, counter, held, node, power, watts
 from wattkeeper import loop
-from wattkeeper.core.errors import ConfigError
+from wattkeeper.core.errors import BatchError, ConfigError
 from wattkeeper.core.roles import Intake, SignalInfo
 from wattkeeper.core.schema import ALLOCATIONS, JOBS, READINGS, SIGNALS
 
@@ -277,3 +277,51 @@ def test_a_signal_of_another_kind_is_told(made):
     made.write_site_file(SITE + "price = 'i'\n" + node("n1", 0))
     with pytest.raises(ConfigError, match=r"takes its price from signal 'i', which is of intensity\.$"):
         loop.attribute(made)
+
+
+def stretch(**change):
+    """An hour of signal p, a price in euros unless changed."""
+    info = SignalInfo(**{"id": "p", "kind": "price", "unit": "EUR/kWh", "provider": "t"} | change)
+    rows = pl.DataFrame([("p", START, START + HOUR, 0.1)], schema=SIGNALS.schema, orient="row")
+    return Intake("s", signals=rows, signal_infos=[info])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        ({}, {"unit": "USD/kWh"}, "'p' is kept as price in EUR/kWh, and this is price in USD/kWh"),
+        ({}, {"kind": "intensity", "unit": "g/kWh"}, "kept as price in EUR/kWh, and this is intensity in g/kWh"),
+        ({"method": "average, lifecycle"}, {"method": "marginal"}, "EUR/kWh, average, and this is .*marginal"),
+        ({"method": "average, lifecycle"}, {"method": "average, direct"}, "lifecycle, and this is .*direct"),
+    ],
+)
+def test_two_currencies_or_kinds_never_share_a_signal(made, first, second, told):
+    """The numbers alone would fit; nothing of the batch is taken, with replace or without."""
+    made.take(stretch(**first), now_ms=0)
+    for replace in (False, True):
+        with pytest.raises(BatchError, match=told):
+            made.take(stretch(**second), now_ms=0, replace=replace)
+
+    assert made.signal_rows("p").height == 1
+
+
+def test_a_method_that_says_less_is_no_contradiction(made):
+    """A file that does not say its boundary is believed to be what the signal is."""
+    made.take(stretch(method="average, lifecycle"), now_ms=0)
+    made.take(stretch(method=""), now_ms=0)
+    made.take(stretch(method="average"), now_ms=0)
+
+    assert made.signal_rows("p").height
+
+
+def test_a_price_in_another_currency_than_the_sites_is_told(made):
+    """Dollars are not booked as euros; with the signal's currency they are booked."""
+    made.take(stretch(unit="USD/kWh"), now_ms=0)
+    site = (made.root / "site.toml").read_text().replace("intensity = 'i'\n", "intensity = 'i'\nprice = 'p'\n")
+    made.write_site_file(site)
+    with pytest.raises(ConfigError, match=r"counts in EUR and takes its price from signal 'p', which is in USD/kWh"):
+        loop.attribute(made)
+    made.write_site_file(site.replace("price = 'p'\n", "price = 'p'\ncurrency = 'USD'\n"))
+    loop.attribute(made)
+
+    assert loop.statement(made).total("cost") == pytest.approx(0.1)  # 1 kWh at 0.1

@@ -12,7 +12,7 @@ from tests.plan.test_place import checked, crowded
 from wattkeeper.plan.duration import corners, mean_until_ms, quantile_ms
 from wattkeeper.plan.place import Plan, cost_of, plan
 from wattkeeper.plan.placement import placements
-from wattkeeper.plan.problem import Grid, Job, Problem, Site, pose
+from wattkeeper.plan.problem import Grid, Job, Level, Problem, Site, pose
 
 WITHIN = [(0.5, 2 * HOUR), (0.9, 4 * HOUR)]
 JOB = Job("j", 1, 10 * HOUR, 1000.0, START, within=WITHIN, confidence=0.9)
@@ -204,3 +204,23 @@ def test_where_late_ones_keep_their_gpus_the_promise_still_holds_on_this_week():
             late.append(at + lasts[i] > jobs.deadline_ms[i])
 
     assert np.mean(late) <= 0.2
+
+
+def test_large_queues_are_laid_out_piece_by_piece(monkeypatch: pytest.MonkeyPatch):
+    """A piece for every slot gives the same phases as all at once; each site of a job has the same."""
+    sites = [Site(name, 4, 100.0) for name in "ab"]
+    within = [(0.5, HOUR), (0.9, 3 * HOUR)]
+    jobs = [
+        Job(f"j{i}", 1, (4 + i) * HOUR, 500.0, START, None, levels=[Level(1.5, 0.6)], within=within) for i in range(3)
+    ]
+    grid = Grid(START, HOUR, 24)
+    whole = pose(grid, sites, jobs).modes
+    monkeypatch.setattr("wattkeeper.plan.layout._SLOTS_AT_A_TIME", 1)
+    pieces = pose(grid, sites, jobs).modes
+
+    assert len(whole.site) == 12
+    for name in ("phase0", "phase_end", "phase_kw"):
+        assert getattr(whole, name).tolist() == getattr(pieces, name).tolist()
+    first, other = (whole.phase_kw[whole.phase0[m] : whole.phase0[m + 1]] for m in (0, 2))
+    assert first.tolist() == other.tolist()
+    assert first.sum() == pytest.approx(0.5 * (0.5 * 0.5 + 0.4 * 2 + 0.1 * 3.5))

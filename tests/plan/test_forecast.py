@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wattkeeper.plan.forecast.backtest import Rolled, best, chosen, judged, origins_of, roll
-from wattkeeper.plan.forecast.conformal import LEVELS, quantiles, rolled_quantiles
-from wattkeeper.plan.forecast.models import MODELS, PERSISTENCE
+from wattkeeper.plan.forecast.backtest import Rolled, best, chosen, judged, origins_of, roll, then
+from wattkeeper.plan.forecast.conformal import LEVELS, rolled_quantiles
+from wattkeeper.plan.forecast.models import MODELS, PERSISTENCE, Beside, priced
 from wattkeeper.plan.forecast.scores import blocks, coverage, mae, mape_pct, pinball
 from wattkeeper.plan.forecast.series import days_of, filled
 from wattkeeper.plan.forecast.trees import trees
@@ -121,6 +122,36 @@ def test_the_future_cannot_reach_a_forecast(model, change, after, holes):
     assert first.tobytes() == again.tobytes()
 
 
+@settings(max_examples=6, deadline=None)
+@given(known=st.integers(1, 40), change=st.floats(-1e3, 1e3), holes=st.booleans())
+def test_a_price_not_yet_known_cannot_reach_a_forecast(known, change, holes):
+    """Prices from the first hour on that an origin is not told change nothing; the last that it is told does."""
+    series, prices = seasonal(noise=5.0), seasonal(noise=3.0, seed=1)
+    if holes:
+        prices[100:130] = np.nan
+    origin = len(series) - 48
+    later, told = prices.copy(), prices.copy()
+    later[origin + known :] += change
+    told[origin + known - 1] += 50
+
+    def made(values):
+        return roll(series, priced(Beside(values, known)), [origin], 48).made
+
+    assert made(prices).tobytes() == made(later).tobytes()
+    assert made(prices).tobytes() != made(told).tobytes()
+
+
+def test_prices_that_rule_tell_the_hours_ahead():
+    """Each value is ten times the price of its hour, and prices are noise: 34 hours known are told, the rest is not."""
+    prices = np.random.default_rng(5).normal(20, 3, YEAR)
+    model = priced(Beside(prices, 34))
+    origins = origins_of(YEAR, 48, 28)
+    alone, with_prices = (np.abs(roll(10 * prices, m, origins, 48).errors).mean(axis=0) for m in (MODELS[-1], model))
+
+    assert with_prices[:34].mean() < 0.5 * alone[:34].mean()
+    assert with_prices[34:].mean() == pytest.approx(alone[34:].mean(), rel=0.15)
+
+
 @settings(max_examples=20, deadline=None)
 @given(at=st.integers(0, 9), change=st.floats(-1e6, 1e6))
 def test_the_future_cannot_reach_a_choice_or_a_quantile(at, change):
@@ -139,6 +170,41 @@ def test_the_future_cannot_reach_a_choice_or_a_quantile(at, change):
     assert told[0] == told[1]
 
 
+def judged_slowly(rolled, origin, days=56):
+    """Return each model's mean error, hour by hour: what had passed, in the last days, where all models speak."""
+    hours = rolled[0].made.shape[1]
+    sums, n = [0.0] * len(rolled), 0
+    speak = [any(not np.isnan(r.made[i, h]) for i in range(len(r.made)) for h in range(hours)) for r in rolled]
+    for i, first in enumerate(rolled[0].origins.tolist()):
+        for h in range(hours):
+            if first < origin - 24 * days - hours or first + h >= origin:
+                continue
+            off = [abs(r.came[i, h] - r.made[i, h]) for r in rolled]
+            if not any(np.isnan(o) for o in off):
+                n += 1
+                sums = [s + o for s, o in zip(sums, off, strict=True)]
+    return [s / n if n and spoke else np.inf for s, spoke in zip(sums, speak, strict=True)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 999), models=st.integers(2, 4), hours=st.sampled_from([24, 30, 48]))
+def test_the_choice_is_that_of_a_slow_judge(seed, models, hours):
+    """Random forecasts of 70 days with holes: at every origin the chosen one is the one a loop over hours finds best."""
+    rng = np.random.default_rng(seed)
+    origins = 700 + 24 * np.arange(70)
+    series = np.where(rng.random(24 * 110) < 0.05, np.nan, rng.normal(100, 10, 24 * 110))
+    came = series[origins[:, None] + np.arange(hours)]
+    wander = np.cumsum(rng.normal(0, 2, (models, 70)), axis=1)
+    rolled = [Rolled(str(k), origins, 100 + wander[k][:, None] + np.zeros(hours), came) for k in range(models)]
+    taken, picks = chosen(rolled)
+
+    for i, origin in enumerate(origins.tolist()):
+        slow = judged_slowly(rolled, origin)
+        assert slow == pytest.approx(judged(rolled, origin)[0])
+        assert slow[picks[i]] == pytest.approx(min(slow))
+        assert (taken.made[i] == rolled[picks[i]].made[i]).all()
+
+
 def test_the_best_is_judged_on_what_had_passed():
     """Of two models one is right early and wrong late: at the early origin it is chosen."""
     origins = np.array([700, 724, 748])
@@ -150,29 +216,107 @@ def test_the_best_is_judged_on_what_had_passed():
     assert chosen([right_first, right_later])[1] == [0, 0, 1]
 
 
-def test_quantiles_are_order_statistics():
-    """Of 9 errors −4 … 4 the 10 % quantile is the first, 50 % the fifth, 90 % the ninth: ⌈0.9 × 10⌉."""
-    errors = np.arange(-4.0, 5)[:, None]
-    made = quantiles(np.array([100.0]), errors, (0.1, 0.3, 0.5, 0.7, 0.9))
+def told_after(errors, made, levels, floor=-np.inf):
+    """Return the quantiles of a forecast made after errors, (days, hours), of forecasts of 100 a day apart."""
+    errors = np.asarray(errors, np.float64)
+    point = np.full_like(errors, 100.0)
+    rolled = Rolled("x", 24 * np.arange(len(errors)), point, point + errors)
+    both = then(rolled, 24 * len(errors), np.asarray(made, np.float64))
+    return rolled_quantiles([both], [0] * len(both.origins), levels, floor=floor)[-1]
 
-    assert made[:, 0].tolist() == [96, 98, 100, 102, 104]
+
+def told_slowly(errors, levels):
+    """Return the shares of the size expected that each day is told, and its sizes, as the docstring says it: in loops."""
+    days, hours = errors.shape
+    ahead = [range(a, min(a + 24, hours)) for a in range(0, hours, 24)]
+    told, shift = np.full((days + 1, len(levels), hours), np.nan), np.zeros(len(levels))
+    size = np.full((days + 1, len(ahead)), np.nan)
+    for i in range(days + 1):
+        for d in range(len(ahead)):
+            passed = [(i - 1 - d - j, np.abs(errors[j, ahead[d]]).mean()) for j in range(max(i - d, 0))]
+            weights = [0.5 ** (age / 14) for age, _ in passed]
+            if passed:
+                size[i, d] = sum(w * e for w, (_, e) in zip(weights, passed, strict=True)) / sum(weights)
+
+    def line(i, h):
+        """Return the size of an hour, between the middles of the days."""
+        row = [next(s for s in size[i, d::-1] if not np.isnan(s)) for d in range(len(ahead))]
+        return np.interp(h + 0.5, [(part[0] + part[-1] + 1) / 2 for part in ahead], row)
+
+    for i in range(days + 1):
+        missed = []
+        for d, part in enumerate(ahead):
+            j = i - 1 - d
+            if j >= 0 and not np.isnan(told[j][:, part]).any():
+                missed.append([q - np.mean(errors[j, part] < told[j, k, part]) for k, q in enumerate(levels)])
+        shift = 0.95 * shift + 0.15 * (np.mean(missed, axis=0) if missed else 0.0)
+        for h in range(hours):
+            near = []
+            for g in range(max(h - 2, 0), min(h + 3, hours)):
+                d = g // 24
+                for j in range(max(i - d, 0)):
+                    near.append(errors[j, g] / line(max(j, d + 1), g))
+            near, n = sorted(np.clip(near, -20, 20)), len(near)
+            for k, q in enumerate(levels):
+                if n and i > h // 24:
+                    rank = min(math.ceil(q * (n + 1)), n) if q >= 0.5 else max(math.floor(q * (n + 1)), 1)
+                    told[i, k, h] = (near[rank - 1] + shift[k]) * line(i, h)
+        told[i] = np.sort(told[i], axis=0)
+    return told
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 999), hours=st.sampled_from([24, 30, 50]))
+def test_quantiles_are_those_of_a_slow_reading(seed, hours):
+    """Errors of any tail, over a month: what is told the day after is what loops over each error find."""
+    errors = np.random.default_rng(seed).standard_t(2, (30, hours)) * 7
+    made = told_after(errors, np.full(hours, 100.0), (0.1, 0.5, 0.8))
+
+    assert made == pytest.approx(100 + told_slowly(errors, (0.1, 0.5, 0.8))[-1])
+
+
+def test_the_size_of_errors_follows_the_last_weeks():
+    """Sizes 1 for a year, then 3 for eight weeks: the width follows threefold, though most errors were small."""
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((365 + 56, 24))
+    noise[365:] *= 3
+    before, after = (told_after(e, np.full(24, 100.0), (0.1, 0.9)) for e in (noise[:365], noise))
+    widths = [float((m[1] - m[0]).mean()) for m in (before, after)]
+
+    assert widths[0] == pytest.approx(2 * 1.2816, rel=0.1)  # the 90 % quantile of a normal is 1.2816
+    assert widths[1] == pytest.approx(6 * 1.2816, rel=0.15)
 
 
 def test_without_errors_there_is_no_quantile():
-    """Nothing has passed yet: NaN, not the point."""
-    assert np.isnan(quantiles(np.array([100.0]), np.full((3, 1), np.nan))).all()
+    """Nothing has passed yet: NaN, not the point. A fourth day has none while only three have passed."""
+    nothing = told_after(np.full((3, 1), np.nan), [100.0], LEVELS)
+    short = told_after(np.ones((3, 96)), np.full(96, 100.0), LEVELS)
+
+    assert np.isnan(nothing).all()
+    assert np.isfinite(short[:, :72]).all()
+    assert np.isnan(short[:, 72:]).all()
+
+
+def test_one_spike_rules_no_year():
+    """An hour of a hundred times the usual error: six weeks later the band is as wide as without it, within a tenth."""
+    errors = np.random.default_rng(6).standard_normal((90, 24))
+    spiked = errors.copy()
+    spiked[45, 7] = 100.0
+    widths = [float(np.diff(told_after(e, np.full(24, 100.0), (0.1, 0.9)), axis=0).mean()) for e in (errors, spiked)]
+
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     errors=st.lists(
-        st.lists(st.floats(-1e3, 1e3) | st.just(float("nan")), min_size=6, max_size=6), min_size=1, max_size=30
+        st.lists(st.floats(-1e3, 1e3) | st.just(float("nan")), min_size=30, max_size=30), min_size=1, max_size=30
     ),
     levels=st.lists(st.floats(0.01, 0.99), min_size=2, max_size=6, unique=True),
 )
 def test_quantiles_rise_in_level(errors, levels):
     """Whatever the errors, a higher level is never below a lower one, and no quantile is below the floor."""
-    made = quantiles(np.full(6, 10.0), np.array(errors), sorted(levels), floor=0.0)
+    made = told_after(errors, np.full(30, 10.0), sorted(levels), floor=0.0)
     told = made[:, ~np.isnan(made[0])]
 
     assert (np.diff(told, axis=0) >= 0).all()

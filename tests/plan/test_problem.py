@@ -20,9 +20,9 @@ GOOD = Job("good", 1, HOUR, 500.0, START, START + 3 * HOUR)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"power_w": np.nan}, "its power is nan kW; give a finite one"),
-        ({"power_w": np.inf}, "its power is inf kW; give a finite one"),
-        ({"power_w": -1000.0}, "its power is -1 kW; give a finite one"),
+        ({"power_w": np.nan}, "its power is nan kW for each GPU; give one between 0 and 100"),
+        ({"power_w": np.inf}, "its power is inf kW for each GPU; give one between 0 and 100"),
+        ({"power_w": -1000.0}, "its power is -1 kW for each GPU; give one between 0 and 100"),
         ({"gpus": 0, "power_w": 0.0}, "it asks for 0 GPUs; give a whole number of at least 1"),
         ({"duration_ms": 0}, "its duration is 0 h; give one above 0"),
         (
@@ -34,7 +34,7 @@ GOOD = Job("good", 1, HOUR, 500.0, START, START + 3 * HOUR)
         ({"sites": {"c": (0.0, 0)}}, "none of its sites is known; known are a, b"),
         ({"tier": "urgent"}, "its tier is none of critical, deadline, elastic"),
         ({"levels": [Level(0.9, 0.7)]}, "a cap level has a slowdown under 1 or a power outside 0 to 1"),
-        ({"sites": {"a": (-1.0, 0)}}, "a data transfer has no finite energy or time"),
+        ({"sites": {"a": (-1.0, 0)}}, "a data transfer takes an energy or a time that cannot be"),
         ({"profile": [(0, 100.0)]}, "a phase of its profile has no length or no finite power"),
         ({"profile": [(HOUR, 100.0)], "suspendable": True}, "it is suspendable and has a profile; leave out one"),
         ({"duration_ms": 4 * HOUR}, "it needs 4 slots of 60 min, and between its release and its deadline lie 3"),
@@ -104,6 +104,16 @@ def test_a_missing_forecast_is_the_reason_where_nothing_else_is():
     problem = pose(GRID, [Site("a", 4, np.nan), Site("b", 4, 100.0)], [replace(GOOD, sites={"a": (0.0, 0)})])
 
     assert problem.skipped["good"].startswith("no forecast for a between 2025-10-09T09:00:00Z and")
+
+
+def test_why_no_site_can_take_a_job_is_told_site_by_site():
+    """Too small, too weak and dark, each in its own way; a site that could is not blamed."""
+    sites = [Site("a", 1, 100.0), Site("b", 4, 100.0, power_kw=0.1), Site("c", 4, np.nan)]
+    problem = pose(GRID, sites, [replace(GOOD, gpus=2)])
+
+    assert problem.skipped["good"] == (
+        "none of its sites can take 2 GPUs at 1 kW: a has too few GPUs, b has too little power, c has no forecast"
+    )
 
 
 def test_a_price_that_is_not_weighed_may_be_missing():

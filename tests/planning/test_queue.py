@@ -123,6 +123,68 @@ def test_what_a_users_jobs_drew_stands_for_what_nobody_says(tmp_path):
     )
 
 
+ODD = [
+    ("duration_h", "1e308", "duration_h has a time of more than a thousand years"),
+    ("resume_min", "1e306", "resume_min has a time of more than a thousand years"),
+    ("sites", "a:1:inf", "sites has 'a:1:inf'; write SITE or SITE:KWH:MINUTES, parted by ;"),
+    ("sites", "a:nan:1", "sites has 'a:nan:1'; write SITE or SITE:KWH:MINUTES, parted by ;"),
+    ("duration_quantiles", "50@inf", "duration_quantiles has '50@inf'"),
+    ("duration_quantiles", "nan@1", "duration_quantiles has 'nan@1'"),
+    ("profile", "inf@1", "profile has 'inf@1'"),
+    ("profile", "1e308@1", "profile has a time of more than a thousand years"),
+    ("levels", "nan@nan", "levels has 'nan@nan'"),
+    ("curve", "nan@1;300@1", "curve has 'nan@1'"),
+]
+
+
+@pytest.mark.parametrize(("column", "cell", "words"), ODD)
+def test_no_cell_ends_a_plan(tmp_path, column, cell, words):
+    """What no number is, or none that a clock counts, costs its own row and no other."""
+    path = tmp_path / "queue.csv"
+    row = {"job_id": "odd", "gpus": "1", "duration_h": "1", "power_w": "300", column: cell}
+    good = {**dict.fromkeys(row, ""), "job_id": "good", "gpus": "1", "duration_h": "1", "power_w": "300"}
+    path.write_text("\n".join(",".join(line) for line in (row, row.values(), good.values())) + "\n")
+    jobs, rejects = read_queue(path, Grid(0, HOUR, 4))
+
+    assert [j.id for j in jobs] == ["good"]
+    assert [(r.row, r.text) for r in rejects] == [(2, "odd")]
+    assert rejects[0].reason.startswith(words)
+
+
+def test_a_profile_does_not_say_how_many_gpus(tmp_path):
+    path = tmp_path / "queue.csv"
+    path.write_text("job_id,gpus,duration_h,power_w,profile\na,,,,1@500\nb,2,,,1@500\n")
+    jobs, rejects = read_queue(path, Grid(0, HOUR, 4))
+
+    assert ([j.id for j in jobs], [r.reason for r in rejects]) == (["b"], ["gpus is missing"])
+
+
+def test_a_job_twice_and_a_file_of_nothing_readable(tmp_path):
+    """The second row of a job is refused with its number; so are rows in another encoding, be they all."""
+    (twice := tmp_path / "twice.csv").write_text("job_id,gpus,duration_h,power_w\na,1,1,300\nb,1,1,300\na,2,1,300\n")
+    (latin := tmp_path / "latin.csv").write_bytes("job_id,gpus,duration_h,power_w\njöb,1,1,300\n".encode("latin1"))
+    jobs, rejects = read_queue(twice, Grid(0, HOUR, 4))
+
+    assert [(j.id, j.gpus) for j in jobs] == [("a", 1), ("b", 1)]
+    assert [(r.row, r.reason) for r in rejects] == [(4, "another job has the same id")]
+    assert [r.reason for r in read_queue(latin, Grid(0, HOUR, 4))[1]] == ["not UTF-8 text"]
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        ("job_id,gpus,gpus,duration_h,power_w", "has two columns 'gpus'"),
+        ("JOBID PARTITION NAME USER ST TIME NODES", "is text of a scheduler. Give its JSON: squeue --json or kubectl"),
+        ("apiVersion: kueue.x-k8s.io/v1beta1", "is text of a scheduler"),
+    ],
+)
+def test_a_file_at_fault_as_a_whole(tmp_path, head, words):
+    (tmp_path / "queue.csv").write_text(f"{head}\n1,1,1,1,1\n")
+
+    with pytest.raises(ImportFileError, match=words):
+        read_queue(tmp_path / "queue.csv", Grid(0, HOUR, 4))
+
+
 def test_a_schedulers_queue_with_faults(tmp_path):
     """One job is planned; one has a word that no queue has, one nothing that says its power."""
     base = {

@@ -239,3 +239,46 @@ def test_cells_that_make_no_sense_are_named(book, tmp_path, cells, words):
     (reject,) = planned(book, csv(tmp_path, BASE | cells, BASE | {"job_id": "k"})).rejects
 
     assert words in reject.reason
+
+
+def test_a_job_that_would_be_late_run_now_is_told(book, tmp_path):
+    """First come first served, two hours of all GPUs keep the other from its deadline: the sums hold 1 and 2 jobs."""
+    whole = BASE | {"gpus": "4"}
+    late = whole | {"job_id": "k", "deadline": "2026-10-01T01:00:00"}
+    found = planned(book, csv(tmp_path, whole | {"duration_h": "2"}, late))
+
+    assert (found.now.jobs, found.planned.jobs) == (1, 2)
+    assert "1 jobs would miss their deadline run now: they are in the sums of the plan alone" in found.notes
+
+
+def test_no_cost_is_told_where_a_price_is_not_known(tmp_path):
+    """Site a has a price in its first hour only, b none: a job there has no cost, nor has a sum that holds it."""
+    made = Book.create(tmp_path / "book", SITE.replace("price = 0.1", 'price = "price:A"').replace("price = 0.0\n", ""))
+    infos = [
+        SignalInfo("intensity:A", "intensity", "g/kWh", "test"),
+        SignalInfo("pue:A", "pue", "ratio", "test"),
+        SignalInfo("price:A", "price", "EUR/kWh", "test"),
+    ]
+    values = {"intensity:A": [1.0, 9, 9, 9, 9, 9], "pue:A": [1.0] * 6, "price:A": [0.2]}
+    rows = [
+        (name, START + h * HOUR, START + (h + 1) * HOUR, v) for name, vs in values.items() for h, v in enumerate(vs)
+    ]
+    made.take(Intake("test", signals=pl.DataFrame(rows, SIGNALS.schema, orient="row"), signal_infos=infos), 0)
+    first = BASE | {"user": "ada"}
+    later = BASE | {"job_id": "k", "release": "2026-10-01T01:00:00", "user": "bo"}
+    alone = planned(made, csv(tmp_path, first))
+    both = planned(made, csv(tmp_path, first, later | {"sites": "a;zz", "dead_line": "x"}))
+    there = planned(made, csv(tmp_path, first | {"sites": "b"}))
+
+    assert (alone.planned.cost, alone.lines[0].saved_cost) == (pytest.approx(0.2), pytest.approx(0.0))
+    assert (both.now.cost, both.planned.cost, there.planned.cost) == (None, None, None)
+    assert [(line.job, line.saved_cost) for line in both.lines] == [("j", pytest.approx(0.0)), ("k", None)]
+    assert {user.user: user.saved_cost for user in both.users} == {"ada": pytest.approx(0.0), "bo": None}
+    assert both.planned.carbon_g == pytest.approx(10.0)
+    assert [note for note in both.notes if "price" in note] == [
+        "signal 'price:A' (from 2026-10-01T00:00:00Z to 2026-10-01T01:00:00Z) and its forecast lack 5 of 6 slots, in "
+        "which no price is told",
+        "b names no price, and no price is told of jobs there",
+    ]
+    assert "columns of the queue that are not used: dead_line" in both.notes
+    assert "jobs name sites that the book does not have, which are left out: zz" in both.notes

@@ -12,6 +12,8 @@ from wattkeeper.cli import common
 if TYPE_CHECKING:
     from wattkeeper.planning import Outlook
 
+_MOST_SLOTS = 1_000_000
+
 
 def plan(
     queue: Path = typer.Argument(
@@ -65,6 +67,8 @@ def plan(
         common.check_figure(figure)
     if previous and polish:
         common.misused("--polish moves jobs that --previous keeps. Use one of them.")
+    if hours * 60 / slot > _MOST_SLOTS:
+        common.misused(f"--hours {hours:g} is over {_MOST_SLOTS:,} slots of {slot} min. Plan fewer or longer ones.")
     slot_ms = slot * 60_000
     start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
     with common.usage():

@@ -1,8 +1,10 @@
 """The intensity of a mix: what one kWh of each kind of generation emits, from named tables, weighed by what ran.
 
-Sources: IPCC AR5 WG3 (2014) Annex III, table A.III.2, medians, for all but oil and what is unknown. Oil: UK POST note
-383 (2011) for the life cycle; EIA 2020 and BEIS 2021 blended for direct. Unknown: the mean of thermal generation that
-Electricity Maps assumes. Peat and oil shale burn as coal, coal-derived gas as coal, waste as what is unknown.
+Sources: IPCC AR5 WG3 (2014) Annex III, table A.III.2, medians, for all but solar, oil and what is unknown. Solar: between
+its rooftop (41) and utility (48) photovoltaics; wind: its onshore (offshore is 12). Oil: UK POST note 268 (2006) for the
+life cycle; EIA 2020 and BEIS 2021 blended for direct. Unknown: the mean of thermal generation that Electricity Maps
+assumes. All are those of Electricity Maps' defaults (config/defaults.yaml). Peat and oil shale burn as coal,
+coal-derived gas as coal, waste as what is unknown. Direct biomass is 0, as what burns had been taken from the air.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.signal import Signal
+from wattkeeper.core.units import MS_PER_DAY
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +35,9 @@ FACTORS_NAME = "IPCC AR5 2014 medians"
 
 LEAST_SHARE = 0.01
 """A kind that makes up less of a span than this may be missing from an hour."""
+
+CONTEXT_MS = 7 * MS_PER_DAY
+"""How much before a span is read with it [ms]: of a single hour that lacks its coal nothing else would say so."""
 
 
 def intensity_of_mix(parts: Mapping[str, Signal], boundary: str) -> tuple[NDArray[np.int64], Floats, list[int]]:

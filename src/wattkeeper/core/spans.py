@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
+from math import isfinite
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,7 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from wattkeeper.core.clock import iso
+from wattkeeper.core.clock import iso, to_ms
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, Reject, SignalInfo
 from wattkeeper.core.schema import SIGNALS
@@ -23,11 +25,13 @@ Model = TypeVar("Model", bound=BaseModel)
 class Stretch:
     """What was published for a span: (start_ms, end_ms, value) by value, and what could not be used, as sentences.
 
-    A value that is missing has no row: it stays a gap.
+    A value that is missing has no row: it stays a gap. Of two values for one start the later in `rows` counts.
+    estimated: starts of values that their publisher calls estimates [ms].
     """
 
     rows: list[tuple[int, int, float]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    estimated: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, breaks_ms: NDArray[np.int64], values: NDArray[np.float64]) -> Stretch:
@@ -73,13 +77,16 @@ class SpanSource:
     """A Source of some spans of one signal, cut into chunks; rows of the signal that stood in a chunk are replaced.
 
     advance: called with the end of each chunk when the reader comes back, that is when the chunk is kept: neither a
-    request that fails nor a batch that cannot be stored moves the cursor.
+    request that fails nor a batch that cannot be stored moves the cursor. estimated: of the values that came, how many
+    are estimates. An answer without any value says nothing of the signal, not even its currency, and takes nothing away:
+    services that fail answer so, too.
     """
 
     publisher: Publisher
     spans: list[tuple[int, int]]
     advance: Callable[[int], None] = lambda _ms: None
     name: str = ""
+    estimated: int = 0
 
     def __post_init__(self) -> None:
         self.name = self.name or self.publisher.info.id
@@ -98,12 +105,25 @@ class SpanSource:
     def _batch(self, start_ms: int, end_ms: int) -> Intake:
         found = self.publisher.read(start_ms, end_ms)
         info = self.publisher.info
-        inside = [r for r in found.rows if start_ms <= r[0] < end_ms]
+        latest = {r[0]: r for r in found.rows if start_ms <= r[0] < end_ms}
+        bad = [t for t, (_, _, v) in latest.items() if not isfinite(v) or (v < 0 and info.kind != "price")]
+        inside = [r for t, r in latest.items() if t not in bad]
+        self.estimated += len(found.estimated & {r[0] for r in inside})
         table = pl.DataFrame(inside, {k: SIGNALS.schema[k] for k in ("start_ms", "end_ms", "value")}, orient="row")
         rows = table.select(pl.lit(info.id).alias("signal"), "start_ms", "end_ms", "value")
-        rejects = [Reject(self.name, 0, why) for why in found.refused]
-        spans = [(info.id, start_ms, end_ms)]
-        return Intake(self.name, signals=rows, signal_infos=[info], rejects=rejects, replaces=spans)
+        refused = [*found.refused, *told(bad, "the value is negative or infinite; the time stays a gap")]
+        rejects = [Reject(self.name, 0, why) for why in refused]
+        spans = [(info.id, start_ms, end_ms)] if inside else []
+        infos = [info] if inside else []
+        return Intake(self.name, signals=rows, signal_infos=infos, rejects=rejects, replaces=spans)
+
+
+def instant_ms(text: str) -> int:
+    """Return an instant that a publisher writes [ms UTC]. Raises ValueError where it has no offset: it could be any."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"the time {text} has no offset")
+    return to_ms(moment)
 
 
 def tidy(zone: str) -> str:

@@ -5,7 +5,9 @@ No sentence holds the key, wherever a service echoes it. A caller imports this r
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import httpx
 import httpx_retries
 from pydantic import BaseModel, ConfigDict, Field
 
-from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.errors import ConfigError, SourceError, StatusError
 
 REFUSED = (401, 403)
 TRIED_AGAIN = (429, 500, 502, 503, 504)
@@ -135,10 +137,17 @@ class Web:
             ) from error
         if answer.is_success or answer.status_code in good:
             return answer
-        told = self.clean(answer.text[:300].strip())
+        if answer.has_redirect_location:
+            where = self.clean(answer.headers["Location"])
+            raise StatusError(answer.status_code, f"{self.name} has moved from {self._config.url} to {where}. Set url.")
+        told = self.clean(_shown(answer.text))
         if answer.status_code in REFUSED:
-            raise SourceError(f"{self.name} refuses us (status {answer.status_code}). Check the key. It says: {told}")
-        raise SourceError(f"{self.name} answers with status {answer.status_code}: {told}")
+            raise StatusError(
+                answer.status_code,
+                f"{self.name} refuses us (status {answer.status_code}). Check the key and what its plan covers. "
+                f"It says: {told}",
+            )
+        raise StatusError(answer.status_code, f"{self.name} answers with status {answer.status_code}: {told}")
 
     def json(self, path: str, params: Mapping[str, str] | None = None, *, auth: tuple[str, str] | None = None) -> Any:
         """Return the value of a JSON answer. Raises SourceError."""
@@ -146,9 +155,16 @@ class Web:
         try:
             return answer.json()
         except ValueError as error:
+            self.must_be_data(answer)
             raise SourceError(
                 f"{self.name} sent no whole JSON: …{self.clean(answer.text[-60:])!r}. Run it again."
             ) from error
+
+    def must_be_data(self, answer: httpx.Response) -> None:
+        """Raise SourceError where an answer is a web page, such as a proxy's or a guest network's."""
+        if _is_page(answer.text):
+            page = self.clean(_shown(answer.text))
+            raise SourceError(f"{self.name} sent a web page, not data: {page}. Check url, proxy and network.")
 
     def strange(self, what: object) -> SourceError:
         """Return the fault of an answer that is not in the published format."""
@@ -171,3 +187,14 @@ class Web:
         if now_s < self._free_s:
             time.sleep(self._free_s - now_s)
         self._free_s = max(now_s, self._free_s) + self._config.pace_s
+
+
+def _is_page(text: str) -> bool:
+    return text.lstrip()[:15].lower().startswith(("<!doctype html", "<html"))
+
+
+def _shown(text: str) -> str:
+    """Return what an answer that is no data says in one line: the title of a page, else its first 300 characters."""
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    words = html.unescape(title[1]) if title and _is_page(text) else text[:300]
+    return " ".join(words.split())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
+from math import isnan
 from typing import cast
 
 import numpy as np
+import polars as pl
 
 from wattkeeper.attribution import Progress
 from wattkeeper.core.clock import iso
@@ -15,21 +17,42 @@ from wattkeeper.core.errors import ConfigError, SourceError
 from wattkeeper.core.roles import Intake, Reject, SignalInfo
 from wattkeeper.core.signal import Signal
 from wattkeeper.core.spans import Provider, Publisher, SpanSource
-from wattkeeper.core.units import MS_PER_HOUR
+from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.lake.book import Book
 from wattkeeper.loop import quiet, take
 
 GROUP = "wattkeeper.signals"
 
+LATE_MS = 30 * MS_PER_DAY
+"""How long a value may be late [ms]: younger times for which none came are asked for again."""
+
+SAME = 1e-9
+"""Two values that differ by a smaller part than this are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A value that the book had and the provider gives otherwise; new is None where it gives none any more."""
+
+    start_ms: int
+    old: float
+    new: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch did. asked: the spans [ms]; rows: how many values came, those that the book had already included."""
+    """What a fetch did.
+
+    asked: the spans [ms]; rows: how many values came, those that the book had already included; estimated: how many of
+    them their provider calls estimates; revised: those that took the place of another value.
+    """
 
     info: SignalInfo
     asked: tuple[tuple[int, int], ...]
     rows: int
     refused: tuple[Reject, ...]
+    estimated: int = 0
+    revised: tuple[Revision, ...] = ()
 
 
 def providers() -> dict[str, Provider]:
@@ -74,45 +97,51 @@ def fetch(
     start_ms: int | None,
     end_ms: int | None,
     now_ms: int,
+    again: bool = False,
     progress: Progress = quiet,
 ) -> Fetched:
     """Bring a signal into the book and return what was done.
 
-    Without start_ms it goes on where the last fetch stopped, less what may have been revised since. With it, only what
-    the book lacks of [start_ms, end_ms) is asked for. A request that fails moves nothing.
+    Without start_ms it goes on behind the last value, less what may have been revised since. With it, only what the
+    book lacks of [start_ms, end_ms) is asked for, or all of it with `again`. A request that fails moves nothing.
     """
     signal = publisher.info.id
     cursor = f"grid {signal}"
     reached_ms = book.state.cursor_ms(cursor)
     until_ms = _up(now_ms + publisher.ahead_ms if end_ms is None else end_ms)
+    before = book.signal_rows(signal)
     if start_ms is not None:
-        spans = _lacking(book, publisher.info, start_ms // MS_PER_HOUR * MS_PER_HOUR, until_ms)
+        first_ms = start_ms // MS_PER_HOUR * MS_PER_HOUR
+        spans = [(first_ms, until_ms)] if again else _lacking(before, publisher.info, first_ms, until_ms)
+    elif again:
+        raise ConfigError("--again reads again what the book has: say from when with --from.")
     elif reached_ms is None:
         raise ConfigError(f"{signal} was never fetched into this book. Give --from the first time.")
     else:
-        rows = book.signal_rows(signal)
-        first_ms = reached_ms if rows.is_empty() else int(rows["start_ms"].min())  # type: ignore[arg-type]
-        spans = [(max(reached_ms - publisher.revised_ms, first_ms), until_ms)]
+        first_ms = reached_ms if before.is_empty() else int(before["start_ms"].min())  # type: ignore[arg-type]
+        spans = [(max(min(reached_ms, now_ms) - publisher.revised_ms, first_ms), until_ms)]
     spans = [(a, b) for a, b in spans if a < b]
 
     def advance(position_ms: int) -> None:
-        settled_ms = min(position_ms, now_ms // MS_PER_HOUR * MS_PER_HOUR)
-        if settled_ms > (book.state.cursor_ms(cursor) or 0):
+        last_ms = max(alike.last_ms, now_ms - LATE_MS)
+        settled_ms = min(position_ms, last_ms, now_ms) // MS_PER_HOUR * MS_PER_HOUR
+        stands_ms = book.state.cursor_ms(cursor) or 0
+        if not settled_ms <= stands_ms <= now_ms:
             book.state.advance(cursor, settled_ms)
 
     source = SpanSource(publisher, spans, advance)
-    known = book.state.signal_infos().get(signal)
-    came, refused = take(book, _Alike(source, known, now_ms), now_ms, progress)
-    return Fetched(publisher.info, tuple(spans), came, tuple(refused))
+    alike = _Alike(source, before, book.state.signal_infos().get(signal), now_ms)
+    came, refused = take(book, alike, now_ms, progress)
+    return Fetched(publisher.info, tuple(spans), came, tuple(refused), source.estimated, tuple(alike.revised))
 
 
 def _up(time_ms: int) -> int:
     return -(-time_ms // MS_PER_HOUR) * MS_PER_HOUR
 
 
-def _lacking(book: Book, info: SignalInfo, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
-    """Return the spans of [start_ms, end_ms) for which the book has no value, in whole hours."""
-    have = Signal.from_table(book.signal_rows(info.id), info)
+def _lacking(rows: pl.DataFrame, info: SignalInfo, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    """Return the spans of [start_ms, end_ms) for which there is no value, in whole hours."""
+    have = Signal.from_table(rows, info)
     edges_ms = np.arange(start_ms, end_ms + 1, MS_PER_HOUR, dtype=np.int64)
     if len(edges_ms) < 2:
         return []
@@ -123,23 +152,47 @@ def _lacking(book: Book, info: SignalInfo, start_ms: int, end_ms: int) -> list[t
 
 @dataclass(slots=True)
 class _Alike:
-    """A source whose signal must stay what the book knows it as; the first time, when it was retrieved is noted."""
+    """A source whose signal must stay what the book knows it as; the first time, when it was retrieved is noted.
+
+    before: what the book has of it. last_ms: end of the last value that came; revised: those that were other values.
+    """
 
     source: SpanSource
+    before: pl.DataFrame
     known: SignalInfo | None
     now_ms: int
+    last_ms: int = 0
+    revised: list[Revision] = field(default_factory=list)
 
     def read(self) -> Iterator[Intake]:
         for intake in self.source.read():
-            (info,) = intake.signal_infos
-            if self.known is None:
-                note = f"first retrieved {iso(self.now_ms)}"
-                intake.signal_infos = [replace(info, note=f"{info.note}; {note}" if info.note else note)]
-            elif (now := _kind_of(info)) != (before := _kind_of(self.known)):
-                raise SourceError(
-                    f"{info.id} is kept as {before} and would now be {now}. Keep the new one apart with --as ID."
-                )
+            for info in intake.signal_infos:
+                self._check(intake, info)
+            if intake.signals.height:
+                self.last_ms = max(self.last_ms, int(intake.signals["end_ms"].max()))  # type: ignore[arg-type]
+            self.revised += self._revisions(intake)
             yield intake
+
+    def _check(self, intake: Intake, info: SignalInfo) -> None:
+        if self.known is None:
+            note = f"first retrieved {iso(self.now_ms)}"
+            self.known = replace(info, note=f"{info.note}; {note}" if info.note else note)
+            intake.signal_infos = [self.known]
+        elif (now := _kind_of(info)) != (before := _kind_of(self.known)):
+            raise SourceError(
+                f"{info.id} is kept as {before} and would now be {now}. Keep the new one apart with --as ID."
+            )
+
+    def _revisions(self, intake: Intake) -> list[Revision]:
+        """Return the values that the book had for the times of a batch and that are now others, each at its start."""
+        found = []
+        for (_, start_ms, end_ms), info in zip(intake.replaces, intake.signal_infos, strict=True):
+            old = self.before.filter(pl.col("start_ms").is_between(start_ms, end_ms, closed="left")).sort("start_ms")
+            new = Signal.from_table(intake.signals, info).at(old["start_ms"].to_numpy())
+            for at_ms, was, now in zip(old["start_ms"], old["value"], new.tolist(), strict=True):
+                if not abs(now - was) <= SAME * abs(was):  # NaN is another value, too
+                    found.append(Revision(at_ms, was, None if isnan(now) else now))
+        return found
 
 
 def _kind_of(info: SignalInfo) -> str:

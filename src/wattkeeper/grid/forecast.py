@@ -15,25 +15,26 @@ from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import Intake, SignalInfo
 from wattkeeper.core.schema import SIGNALS
 from wattkeeper.core.signal import FORECAST
-from wattkeeper.core.units import MS_PER_HOUR
+from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.grid.published import carboncast_mape_pct
 from wattkeeper.grid.series import Hourly
 from wattkeeper.loop import quiet
-from wattkeeper.plan.forecast.backtest import Rolled, chosen, judged, origins_of, roll
-from wattkeeper.plan.forecast.conformal import LEVELS, quantiles, rolled_quantiles
-from wattkeeper.plan.forecast.models import MODELS, Model
+from wattkeeper.plan.forecast.backtest import Rolled, chosen, judged, origins_of, roll, then
+from wattkeeper.plan.forecast.conformal import LEVELS, rolled_quantiles
+from wattkeeper.plan.forecast.models import MODELS, Beside, Model, priced
 from wattkeeper.plan.forecast.scores import coverage, mae, mape_pct, pinball
 from wattkeeper.plan.forecast.series import DAY, LEAST
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-ROLLED_DAYS = 120
+ROLLED_DAYS = 365
 """Days of the rolling back-test: its last ones choose the model (`judged`), all calibrate its quantiles."""
 PAST_DAYS = 3 * 366
 """Past that models learn from."""
 STALE_HOURS = 72
 """A signal that ends longer ago than this is fetched first, not forecast."""
-WARM_DAYS = 90
+WARM_DAYS = 180
 """Origins before the scored ones, where there are any, from which the first choice and the first quantiles come."""
 
 
@@ -97,11 +98,13 @@ def forecast(
     *,
     models: Sequence[Model] = MODELS,
     levels: Sequence[float] = LEVELS,
+    prices: Hourly | None = None,
     progress: Progress = quiet,
 ) -> Forecast:
     """Forecast the hours from the full hour after issued_ms on, from what was known then.
 
-    Values after issued_ms are not looked at. Raises ConfigError where the past is too short or ends too long ago.
+    Values after issued_ms are not looked at, but for day-ahead prices that were published by then (`prices_until_ms`).
+    Raises ConfigError where the past is too short or ends too long ago, or where no price of the hours ahead is there.
     """
     start_ms = -(-issued_ms // MS_PER_HOUR) * MS_PER_HOUR
     past = _past(hourly, issued_ms)
@@ -113,13 +116,15 @@ def forecast(
             "Fetch it first, or issue the forecast --at an earlier time."
         )
     reach = late + hours
-    rolled = _roll_all(past, models, reach, ROLLED_DAYS, progress)
+    _enough(past, hours, late)
+    models = _with_prices(models, prices, start_ms - (late + len(past)) * MS_PER_HOUR, len(past), issued_ms)
+    rolled = _roll_all(past, models, origins_of(len(past), DAY, ROLLED_DAYS), reach, progress)
     errors_of, judges = judged(rolled, len(past))
     pick = int(np.argmin(errors_of))
     made = models[pick].fit(past, reach)(past)
-    floor = -np.inf if hourly.info.kind == "price" else 0.0
-    errors = rolled[pick].known_at(len(past))
-    found = quantiles(made, errors, tuple(levels), floor=floor)
+    floor = _floor(hourly.info)
+    picks = [*chosen(rolled)[1], pick]
+    found = rolled_quantiles([then(r, len(past), made) for r in rolled], picks, levels, floor=floor)[-1]
     means = {r.model: error for r, error in zip(rolled, errors_of, strict=True)}
     return Forecast(
         hourly.info, issued_ms, start_ms, np.maximum(made, floor)[late:], tuple(levels), found[:, late:],
@@ -134,14 +139,18 @@ def backtest(
     *,
     models: Sequence[Model] = MODELS,
     levels: Sequence[float] = LEVELS,
+    prices: Hourly | None = None,
     progress: Progress = quiet,
 ) -> Backtest:
     """Score all models on the last days of a signal: a forecast a day, each from what was known then."""
     series = hourly.values[-PAST_DAYS * DAY :]
-    rolled = _roll_all(series, models, hours, days + WARM_DAYS, progress)
+    _enough(series, hours)
+    start_ms = hourly.end_ms - len(series) * MS_PER_HOUR
+    last = len(series) - hours
+    models = _with_prices(models, prices, start_ms, last, start_ms + last * MS_PER_HOUR)
+    rolled = _roll_all(series, models, origins_of(len(series), hours, days + WARM_DAYS), hours, progress)
     taken, picks = chosen(rolled)
-    floor = -np.inf if hourly.info.kind == "price" else 0.0
-    told = rolled_quantiles(rolled, picks, levels, floor=floor)
+    told = rolled_quantiles(rolled, picks, levels, floor=_floor(hourly.info))
     scored = slice(-days, None)
     every = [_cut(r, scored) for r in (*rolled, taken)]
     names = [models[p].name for p in picks[scored]]
@@ -153,6 +162,40 @@ def backtest(
         pinball(every[-1].came, told[scored], levels), tuple(coverage(every[-1].came, told[scored])),
         carboncast_mape_pct(zone_of(hourly.info)) if hourly.info.kind == "intensity" else None,
     )  # fmt: skip
+
+
+def prices_until_ms(issued_ms: int) -> int:
+    """Return until when the day-ahead prices of Europe's coupled auction are known at an instant [ms].
+
+    Those of a day, midnight to midnight in Central Europe, are published about 12:45 there the day before: by 12:00 UTC.
+    22:00 UTC is never after the end of a day.
+    """
+    day_ms, time_ms = divmod(issued_ms, MS_PER_DAY)
+    return (day_ms + (time_ms >= 12 * MS_PER_HOUR)) * MS_PER_DAY + 22 * MS_PER_HOUR
+
+
+def _with_prices(
+    models: Sequence[Model], prices: Hourly | None, start_ms: int, origin: int, issued_ms: int
+) -> Sequence[Model]:
+    """Return the models, and one more where prices are given: told so many hours of them as an origin knows.
+
+    The back-test's origins are at the same hour of the day as this one, and so know as many.
+    """
+    if prices is None:
+        return models
+    origin_ms = start_ms + origin * MS_PER_HOUR
+    until_ms = min(prices_until_ms(issued_ms), prices.end_ms)
+    known = (until_ms - origin_ms) // MS_PER_HOUR
+    if known < 1 or prices.start_ms > origin_ms - LEAST * MS_PER_HOUR:
+        raise ConfigError(
+            f"{prices.info.id} has values from {iso(prices.start_ms)} to {iso(prices.end_ms)}: a forecast from "
+            f"{iso(origin_ms)} needs four weeks of prices before it and those after it. Fetch them, or leave --prices out."
+        )
+    values = np.full(origin + known, np.nan)
+    at = (prices.start_ms - start_ms) // MS_PER_HOUR
+    part = prices.values[max(-at, 0) : origin + known - at]
+    values[max(at, 0) : max(at, 0) + len(part)] = part
+    return (*models, priced(Beside(values, int(known))))
 
 
 def zone_of(info: SignalInfo) -> str:
@@ -172,13 +215,24 @@ def _past(hourly: Hourly, issued_ms: int) -> Floats:
     return past[: known[-1] + 1] if len(known) else past[:0]
 
 
-def _roll_all(past: Floats, models: Sequence[Model], hours: int, days: int, progress: Progress) -> list[Rolled]:
-    origins = origins_of(len(past), hours, days)
-    if len(origins) < 7:
-        need = LEAST + hours + 6 * DAY
+def _floor(info: SignalInfo) -> float:
+    """Return the least value that a signal can have: prices may be negative."""
+    return -np.inf if info.kind == "price" else 0.0
+
+
+def _enough(past: Floats, hours: int, late: int = 0) -> None:
+    """Raise ConfigError where fewer than seven forecasts of so many hours could be judged by the past."""
+    need = LEAST + late + hours + 6 * DAY
+    if len(past) < need:
+        fewer = len(past) - need + hours
+        cure = f", or forecast at most {fewer} --hours" if fewer >= 1 else ""
         raise ConfigError(
-            f"{len(past)} h of past are too few to judge a forecast of {hours} h by; {need} h are needed."
+            f"{len(past)} h of past are too few to judge a forecast of {hours} h by; {need} h are needed. "
+            f"Fetch more of it{cure}."
         )
+
+
+def _roll_all(past: Floats, models: Sequence[Model], origins: Ints, hours: int, progress: Progress) -> list[Rolled]:
     rolled = []
     for i, model in enumerate(models):
 

@@ -25,6 +25,7 @@ from wattkeeper.lake.corrections import (
     contradicted_signals,
     giving_way,
     make_way,
+    must_be_alike,
     same_readings,
 )
 from wattkeeper.lake.delta import Mark, Table
@@ -134,6 +135,9 @@ class Book:
     def _take(self, intake: Intake, now_ms: int, mark: Mark | None, *, replace: bool) -> list[Reject]:
         refused = list(intake.rejects)
         assets = fitting(intake, self.tree(), self.site_file, refused)
+        infos = self.state.signal_infos() if intake.signal_infos else {}
+        for info in intake.signal_infos:
+            must_be_alike(infos.get(info.id, info), info)
         self.state.register(assets, intake.meters, intake.signal_infos)
         accepted = self._take_readings(intake, refused, replace=replace)
         self.readings.table.commit(mark)

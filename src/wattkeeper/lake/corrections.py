@@ -14,7 +14,8 @@ import polars as pl
 
 from wattkeeper.core.assets import Meter
 from wattkeeper.core.clock import iso
-from wattkeeper.core.roles import Intake, Reject
+from wattkeeper.core.errors import BatchError
+from wattkeeper.core.roles import Intake, Reject, SignalInfo
 from wattkeeper.core.schema import ALLOCATIONS, JOBS, SIGNALS
 from wattkeeper.lake.delta import DataFile, Table
 
@@ -29,6 +30,21 @@ _PHASE = pl.when(_AGAIN).then(2).when(_END.is_not_null()).then(1).otherwise(0)
 
 BY_RANK = ["job_id", _PHASE, "end_ms", "start_ms", "state", "name", "user", "project"]
 """Order of what is known of a job, the last word last: ended over running, but running again over ended."""
+
+
+OPPOSITES = ({"average", "marginal"}, {"lifecycle", "direct"})
+"""Words of a signal's method of which it can be one only."""
+
+
+def must_be_alike(known: SignalInfo, now: SignalInfo) -> None:
+    """Raise BatchError where values of two kinds, units, currencies or methods would share a signal."""
+    before, after = f"{known.kind} in {known.unit}", f"{now.kind} in {now.unit}"
+    for pair in OPPOSITES:
+        one, other = (pair & set(i.method.replace(",", " ").split()) for i in (known, now))
+        if one and other and one != other:
+            before, after = f"{before}, {' '.join(one)}", f"{after}, {' '.join(other)}"
+    if before != after:
+        raise BatchError(f"Signal '{now.id}' is kept as {before}, and this is {after}. Give it an id of its own.")
 
 
 def giving_way(intake: Intake, *, replace: bool) -> dict[str, Mask]:

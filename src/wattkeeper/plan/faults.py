@@ -16,6 +16,17 @@ Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
+_MOST_KW = 100.0
+"""A GPU with its share of a node draws no more; a number above it is in another unit."""
+
+_MOST = 1e9
+"""A number above it is a slip, and would drown all other costs."""
+
+
+def _sane(values: Floats) -> NDArray[np.bool_]:
+    return (values >= 0) & (values <= _MOST)
+
+
 def check_grid(grid: Grid, sites: Sequence[Site], weights: Weights) -> None:
     """Raise PlanInputError where there is no time, no site, or a weight that cannot be."""
     if grid.slots < 1 or grid.slot_ms < 1:
@@ -63,20 +74,25 @@ def faults(jobs: Jobs, sites: Sequence[Site]) -> dict[int, str]:
     seen: dict[str, int] = {}
     twice = np.array([seen.setdefault(one, i) != i for i, one in enumerate(jobs.ids)], np.bool_)
     given = ~np.isnan(jobs.slowdown)
-    odd_level = (given & ~((jobs.slowdown >= 1) & (jobs.slowdown < np.inf) & (jobs.power > 0) & (jobs.power <= 1))).any(
+    odd_level = (given & ~((jobs.slowdown >= 1) & (jobs.slowdown <= _MOST) & (jobs.power > 0) & (jobs.power <= 1))).any(
         1
     )
-    with np.errstate(invalid="ignore"):
-        odd_transfer = ((jobs.transfer_kwh < 0) | np.isinf(jobs.transfer_kwh)).any(1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        odd_transfer = ((jobs.transfer_kwh < 0) | (jobs.transfer_kwh > _MOST)).any(1)
         odd_transfer |= ~((jobs.transfer_ms >= 0) & (jobs.transfer_ms < np.inf)).all(1)
         checks: tuple[tuple[Any, Callable[[int], str]], ...] = (
             (twice, lambda i: "another job has the same id"),
             (jobs.tier < 0, lambda i: f"its tier is none of {', '.join(TIERS)}"),
             (odd_profile, lambda i: "a phase of its profile has no length or no finite power"),
-            (~(np.isfinite(jobs.kw) & (jobs.kw >= 0)), lambda i: f"its power is {jobs.kw[i]:g} kW; give a finite one"),
             (
-                ~(np.isfinite(jobs.gpus) & (jobs.gpus >= 1) & (jobs.gpus == np.floor(jobs.gpus))),
+                ~(_sane(jobs.gpus) & (jobs.gpus >= 1) & (jobs.gpus == np.floor(jobs.gpus))),
                 lambda i: f"it asks for {jobs.gpus[i]:g} GPUs; give a whole number of at least 1",
+            ),
+            (
+                ~((jobs.kw >= 0) & (jobs.kw <= _MOST_KW * jobs.gpus)),
+                lambda i: (
+                    f"its power is {jobs.kw[i] / jobs.gpus[i]:g} kW for each GPU; give one between 0 and {_MOST_KW:g}"
+                ),
             ),
             (
                 ~(np.isfinite(jobs.duration_ms) & (jobs.duration_ms > 0)),
@@ -90,14 +106,14 @@ def faults(jobs: Jobs, sites: Sequence[Site]) -> dict[int, str]:
                 ),
             ),
             (odd_level, lambda i: "a cap level has a slowdown under 1 or a power outside 0 to 1"),
-            (odd_transfer, lambda i: "a data transfer has no finite energy or time"),
+            (odd_transfer, lambda i: "a data transfer takes an energy or a time that cannot be"),
             (
-                ~(np.isfinite(jobs.delay_weight) & (jobs.delay_weight >= 0)),
-                lambda i: f"its delay weight is {jobs.delay_weight[i]:g}; give a number of at least 0",
+                ~_sane(jobs.delay_weight),
+                lambda i: f"its delay weight is {jobs.delay_weight[i]:g}; give a number from 0 to {_MOST:g}",
             ),
             (
-                ~(np.isfinite(jobs.resume_kwh) & (jobs.resume_kwh >= 0) & np.isfinite(jobs.resume_ms)),
-                lambda i: "resuming it has no finite energy or time",
+                ~(_sane(jobs.resume_kwh) & np.isfinite(jobs.resume_ms)),
+                lambda i: "resuming it takes an energy or a time that cannot be",
             ),
             (
                 _odd_quantiles(jobs),
@@ -135,24 +151,36 @@ def _odd_quantiles(jobs: Jobs) -> NDArray[np.bool_]:
 
 
 def why_not(
-    jobs: Jobs, i: int, grid: Grid, sites: Sequence[Site], gpus: Floats, power_kw: Floats, blind: NDArray[np.bool_]
+    jobs: Jobs,
+    i: int,
+    held_ms: float,
+    grid: Grid,
+    sites: Sequence[Site],
+    gpus: Floats,
+    power_kw: Floats,
+    blind: NDArray[np.bool_],
 ) -> str:
-    """Return why a sound job has no place at all, even on an empty cluster."""
+    """Return why a sound job has no place at all, even on an empty cluster. held_ms: for how long it holds its GPUs."""
     allowed = np.flatnonzero(~np.isnan(jobs.transfer_kwh[i]))
     names = ", ".join(sites[int(s)].id for s in allowed)
-    if blind[allowed].all():
+    dark, most, least_kw = blind[allowed].all(1), gpus[allowed].max(1), jobs.kw[i] * np.nanmin(jobs.power[i])
+    small, weak = jobs.gpus[i] > most, least_kw > power_kw[allowed].max(1)
+    if dark.all():
         return f"no forecast for {names} between {iso(grid.start_ms)} and {iso(grid.end_ms)}"
-    most = gpus[allowed].max()
-    if jobs.gpus[i] > most:
-        return f"it asks for {jobs.gpus[i]:g} GPUs and the largest of its sites ({names}) has {most:g}"
-    if jobs.kw[i] * np.nanmin(jobs.power[i]) > power_kw[allowed].max():
+    if small.all():
+        return f"it asks for {jobs.gpus[i]:g} GPUs and the largest of its sites ({names}) has {most.max():g}"
+    if weak.all():
         return f"it draws {jobs.kw[i]:g} kW, above the power budget of each of its sites ({names})"
+    if (dark | small | weak).all():
+        each = np.select([dark, small, weak], ["no forecast", "too few GPUs", "too little power"], "")
+        told = ", ".join(f"{sites[int(s)].id} has {why}" for s, why in zip(allowed, each, strict=True))
+        return f"none of its sites can take {jobs.gpus[i]:g} GPUs at {least_kw:g} kW: {told}"
+    moving = np.where(dark | small | weak, np.inf, np.ceil(jobs.transfer_ms[i, allowed] / grid.slot_ms)).min()
     soonest = -(-max(int(jobs.release_ms[i]) - grid.start_ms, 0) // grid.slot_ms)
-    moving = np.where(np.isnan(jobs.transfer_kwh[i]), np.inf, np.ceil(jobs.transfer_ms[i] / grid.slot_ms)).min()
-    needed = int(np.ceil(np.round(jobs.held_ms()[i] / grid.slot_ms, 9)) + moving)
+    needed = int(np.ceil(np.round(held_ms / grid.slot_ms, 9)) + moving)
     due = min(max(int((jobs.deadline_ms[i] - grid.start_ms) // grid.slot_ms), 0), grid.slots)
     until = "its deadline" if jobs.deadline_ms[i] < grid.end_ms else "the end of the horizon"
     return (
-        f"it needs {needed} slots of {grid.slot_ms / 60_000:g} min, and between its release and {until} "
+        f"it needs {needed:g} slots of {grid.slot_ms / 60_000:g} min, and between its release and {until} "
         f"lie {max(due - int(soonest), 0)}"
     )

@@ -14,6 +14,8 @@ from wattkeeper.plan.records import CRITICAL, Grid, Jobs, Weights
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+_SLOTS_AT_A_TIME = 1 << 19
+
 
 def lay_out(
     grid: Grid,
@@ -107,10 +109,23 @@ def _phases(
     for m, (one_end, one_kw) in told.items():
         ends[phase0[m] : phase0[m + 1]], kw[phase0[m] : phase0[m + 1]] = one_end, one_kw
     if len(unsure):
-        at, slot, power = _expected_kw(grid, jobs, job[unsure], level[unsure], slots[unsure])
-        where = phase0[unsure][at] + slot
-        ends[where], kw[where] = slot + 1, power
+        # at each of its sites a job is expected to draw the same
+        _, first, which = np.unique(
+            job[unsure] * jobs.power.shape[1] + level[unsure], return_index=True, return_inverse=True
+        )
+        one = unsure[first]
+        parts = np.array_split(one, 1 + int(slots[one].sum()) // _SLOTS_AT_A_TIME)
+        power = np.concatenate([_expected_kw(grid, jobs, job[some], level[some], slots[some]) for some in parts])
+        mode, slot = _each_slot(slots[unsure])
+        where = phase0[unsure][mode] + slot
+        ends[where], kw[where] = slot + 1, power[(np.cumsum(slots[one]) - slots[one])[which][mode] + slot]
     return phase0, ends, kw
+
+
+def _each_slot(slots: Int64s) -> tuple[Int64s, Int64s]:
+    """Return for all slots of modes, one after the other, which mode it is of and which slot from the start."""
+    mode = np.repeat(np.arange(len(slots)), slots)
+    return mode, np.arange(len(mode)) - np.repeat(np.cumsum(slots) - slots, slots)
 
 
 def _profile_kw(grid: Grid, jobs: Jobs, i: int, level: int, slots: int) -> tuple[Int64s, Floats]:
@@ -124,20 +139,20 @@ def _profile_kw(grid: Grid, jobs: Jobs, i: int, level: int, slots: int) -> tuple
     return change.astype(np.int64), each[change - 1]
 
 
-def _expected_kw(grid: Grid, jobs: Jobs, job: Int64s, level: Int64s, slots: Int64s) -> tuple[Int64s, Int64s, Floats]:
-    """Return (which of the modes, slot from the start, expected power [kW]) for all slots of modes.
+def _expected_kw(grid: Grid, jobs: Jobs, job: Int64s, level: Int64s, slots: Int64s) -> Floats:
+    """Return the expected power in all slots of modes, one after the other [kW].
 
     What a job may draw after the room held for it ends is counted in the last slot of that room.
     """
-    at = np.repeat(np.arange(len(job)), slots)
-    slot = np.arange(len(at)) - np.repeat(np.cumsum(slots) - slots, slots)
+    at, slot = _each_slot(slots)
     p, t = corners(jobs.duration_ms[job], jobs.chance[job], jobs.within_ms[job])
     t = t * jobs.slowdown[job, level][:, None]
     p, t, last = p[at], t[at], t[at, -1]
     begin: Floats = slot.astype(np.float64) * grid.slot_ms
     until: Floats = np.where(slot + 1 == slots[at], last, np.minimum(begin + grid.slot_ms, last))
     run_ms = mean_until_ms(p, t, until) - mean_until_ms(p, t, begin)
-    return at, slot, (jobs.kw[job] * jobs.power[job, level])[at] * run_ms / grid.slot_ms
+    power: Floats = (jobs.kw[job] * jobs.power[job, level])[at] * run_ms / grid.slot_ms
+    return power
 
 
 def _slots_up(ms: NDArray[np.float64] | Int64s, slot_ms: int) -> Int64s:

@@ -33,6 +33,7 @@ class Placement:
 class Amounts:
     """What each planned job takes at its place, (p,) each; 0 where it has none. Energy is that of the facility.
 
+    cost, water_l: NaN of a job that draws energy in a slot whose price or water is not known.
     delay_h: how much later it ends than it could on an empty cluster, in whole slots.
     """
 
@@ -82,9 +83,16 @@ def amounts(problem: Problem, places: Places) -> Amounts:
     def over_time(name: str) -> Floats:
         return np.stack([np.broadcast_to(np.asarray(getattr(s, name), np.float64), grid.slots) for s in sites])
 
+    def valued(name: str) -> Floats:
+        rate = over_time(name)
+        unknown = np.isnan(rate)
+        found = total(pue * np.where(unknown, 0.0, rate))
+        if unknown.any():
+            found[total(unknown.astype(np.float64)) > 0] = np.nan
+        return found
+
     pue = np.nan_to_num(over_time("pue"), nan=1.0)
-    names = ("intensity_g_per_kwh", "price_per_kwh", "water_l_per_kwh")
-    carbon, cost, water = (total(pue * np.nan_to_num(over_time(name))) for name in names)
+    carbon, cost, water = (valued(name) for name in ("intensity_g_per_kwh", "price_per_kwh", "water_l_per_kwh"))
     weighed = np.empty(len(places.mode))
     cost_jobs(modes, problem.plain, places, everyone(problem), weighed)
     delay = np.where(placed, (last_slot(problem, places) - _soonest(problem)) * grid.slot_h, 0.0)

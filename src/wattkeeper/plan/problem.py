@@ -28,6 +28,7 @@ from wattkeeper.plan.records import (
     Job,
     Jobs,
     Level,
+    NoForecastError,
     PlanInputError,
     Site,
     Weights,
@@ -43,6 +44,7 @@ __all__ = [
     "Job",
     "Jobs",
     "Level",
+    "NoForecastError",
     "PlanInputError",
     "Problem",
     "Site",
@@ -149,7 +151,7 @@ def pose(grid: Grid, sites: Sequence[Site], jobs: Jobs | Sequence[Job], weights:
         + (weights.water_g_per_l * table["water_l_per_kwh"] if weights.water_g_per_l else 0.0)
     )
     if blind.all():
-        raise PlanInputError(
+        raise NoForecastError(
             f"No site has a forecast between {iso(grid.start_ms)} and {iso(grid.end_ms)}. "
             "Fetch or import one for these hours."
         )
@@ -160,7 +162,8 @@ def pose(grid: Grid, sites: Sequence[Site], jobs: Jobs | Sequence[Job], weights:
     skipped = faults(columns, sites)
     modes, levels, planned, late = lay_out(grid, columns, weights, mean_seen(rate, blind), gpus, power_kw, skipped)
     hopeless = sorted(set(range(len(columns))) - set(planned.tolist()) - set(skipped))
-    skipped |= {i: why_not(columns, i, grid, sites, gpus, power_kw, blind) for i in hopeless}
+    held_ms = columns.held_ms() if hopeless else np.empty(0)
+    skipped |= {i: why_not(columns, i, float(held_ms[i]), grid, sites, gpus, power_kw, blind) for i in hopeless}
     told = {columns.ids[i]: skipped[i] for i in sorted(skipped)}
     users, delays = _delays(columns, planned, modes, late, weights, grid)
     return Problem(

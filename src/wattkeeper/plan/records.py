@@ -27,6 +27,10 @@ class PlanInputError(WattkeeperError):
     """Sites, signals or weights that no plan can be made from."""
 
 
+class NoForecastError(PlanInputError):
+    """No site has signals in any slot of the plan."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """The time that is planned: `slots` equal slots from start_ms [ms UTC] on."""
@@ -184,7 +188,7 @@ class Jobs:
         reals = {
             "duration_ms": [sum(p[0] for p in j.profile) if j.profile else j.duration_ms for j in jobs],
             "kw": [max(p[1] for p in j.profile) / 1e3 if j.profile else j.gpus * j.power_w / 1e3 for j in jobs],
-            "resume_ms": [j.resume_ms if j.suspendable else -1 for j in jobs],
+            "resume_ms": [-1 if not j.suspendable else j.resume_ms if j.resume_ms >= 0 else np.nan for j in jobs],
         }
         return cls(
             ids=[j.id for j in jobs],

@@ -16,11 +16,11 @@ from wattkeeper.plan.again import Before, resume, stand
 from wattkeeper.plan.modes import NOWHERE, Places
 from wattkeeper.plan.place import Plan, improve, plan, run_now, uneven_g
 from wattkeeper.plan.placement import Amounts, Placement, amounts, placements
-from wattkeeper.plan.polish import polish
-from wattkeeper.plan.problem import Grid, PlanInputError, Problem, Weights, pose
+from wattkeeper.plan.polish import MOST_JOBS, polish
+from wattkeeper.plan.problem import Grid, Job, NoForecastError, Problem, Site, Weights, pose
 from wattkeeper.planning.held import held_gpus
 from wattkeeper.planning.previous import check_grid
-from wattkeeper.planning.queue import read_queue
+from wattkeeper.planning.queue import read_queue, unused_columns
 from wattkeeper.planning.supply import Limit, blind_spots, less, limited, need, sites_of, stale
 from wattkeeper.planning.usual import Usual
 
@@ -66,8 +66,8 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Sums over the jobs that are placed. uneven_g: what users' waiting unevenly counts. weighed_g: what the planner
-    makes small, that included."""
+    """Sums over the jobs that are placed. cost, water_l: None where that of one is not known. uneven_g: what users'
+    waiting unevenly counts. weighed_g: what the planner makes small, that included."""
 
     jobs: int
     energy_kwh: float
@@ -119,7 +119,8 @@ class Outlook:
             (sum(d[0] for d in side), sum(d[1] for d in side))
             for side in ([x.drawn_now for x in both if x.drawn_now], [x.drawn for x in both if x.drawn])
         )
-        cost = sum(x.saved_cost or 0.0 for x in both) if self.planned.cost is not None else None
+        costs = [x.saved_cost for x in both if x.saved_cost is not None]
+        cost = sum(costs) if costs and len(costs) == len(both) else None
         part = (g_now - g) / g_now if g_now > 0 else None
         return Saved(len(both), kwh_now - kwh, g_now - g, part, cost, sum(x.delay_h or 0.0 for x in both))
 
@@ -166,23 +167,28 @@ def outlook(
     need(signals, weights)
     held, notes = held_gpus(queue, book.tree(), grid, gpus)
     sites = less(sites, held)
-    unseen = blind_spots(book, sites, grid)
+    unseen = blind_spots(book, sites, grid, weights)
     try:
         problem = pose(grid, limited(sites, limits, grid), jobs, weights)
-    except PlanInputError as error:
-        raise PlanInputError(" ".join([str(error), *(f"{s[0].upper()}{s[1:]}." for s in unseen)])) from error
+    except NoForecastError as error:
+        raise NoForecastError(" ".join([str(error), *(f"{s[0].upper()}{s[1:]}." for s in unseen)])) from error
     progress(f"{len(jobs)} jobs", 1, _STEPS)
     made = _made(problem, before, polish_s, progress)
     progress("run now", 3, _STEPS)
     now = run_now(problem)
     each_now, each = amounts(problem, now), amounts(problem, made.places)
-    known = {k for site in signals.values() for k in site}
-    priced = "price" in known
-    lines = _lines(made, now, each_now, each, before, priced=priced)
-    totals = [_totals(problem, p, a, known) for p, a in ((now, each_now), (made.places, each))]
-    told = (*notes, *usual.notes, *_reserved(problem), *unseen, *stale(book, signals, grid))
+    lines = _lines(made, now, each_now, each, before)
+    totals = [_totals(problem, p, a) for p, a in ((now, each_now), (made.places, each))]
+    if polish_s and len(problem.planned) > MOST_JOBS:
+        notes.append(f"HiGHS polishes queues of up to {MOST_JOBS} jobs; this one is left as it is")
+    if late := sum(line.now is None and line.planned is not None for line in lines):
+        notes.append(f"{late} jobs would miss their deadline run now: they are in the sums of the plan alone")
+    told = (
+        *notes, *unused_columns(queue), *_strange_sites(jobs, sites), *usual.notes, *_reserved(problem), *unseen,
+        *stale(book, signals, grid),
+    )  # fmt: skip
     return Outlook(
-        made, lines, _users(problem, lines, each_now, each, made.places, priced=priced), totals[0], totals[1],
+        made, lines, _users(problem, lines, each_now, each, made.places), totals[0], totals[1],
         made.bound_g, made.gap, signals, tuple(rejects), told,
     )  # fmt: skip
 
@@ -196,6 +202,12 @@ def _made(problem: Problem, before: Before | None, polish_s: float, progress: Pr
     if len(problem.planned) <= _IMPROVED:
         made = improve(made, rounds=100)
     return polish(made, seconds=polish_s) if polish_s else made
+
+
+def _strange_sites(jobs: Sequence[Job], sites: Sequence[Site]) -> list[str]:
+    """Return a sentence on the sites that jobs name and the book does not have."""
+    strange = sorted({name for job in jobs for name in job.sites} - {s.id for s in sites})
+    return [f"jobs name sites that the book does not have, which are left out: {', '.join(strange)}"] if strange else []
 
 
 def _reserved(problem: Problem) -> list[str]:
@@ -212,9 +224,7 @@ def _reserved(problem: Problem) -> list[str]:
     ]
 
 
-def _lines(
-    made: Plan, now: Places, each_now: Amounts, each: Amounts, before: Before | None, *, priced: bool
-) -> tuple[Line, ...]:
+def _lines(made: Plan, now: Places, each_now: Amounts, each: Amounts, before: Before | None) -> tuple[Line, ...]:
     problem = made.problem
     lines: list[Line] = []
     was = _was(made, before)
@@ -236,7 +246,7 @@ def _lines(
                 Line(
                     name, stood, after, _why(stood, after),
                     float(each_now.carbon_g[j] - each.carbon_g[j]),
-                    float(each_now.cost[j] - each.cost[j]) if priced else None,
+                    _known(each_now.cost[j] - each.cost[j]),
                     float(each.delay_h[j] - each_now.delay_h[j]),
                     drawn(each_now, j), drawn(each, j), was[j],
                 )
@@ -260,7 +270,7 @@ def _was(made: Plan, before: Before | None) -> list[str]:
 
 
 def _users(
-    problem: Problem, lines: Iterable[Line], each_now: Amounts, each: Amounts, places: Places, *, priced: bool
+    problem: Problem, lines: Iterable[Line], each_now: Amounts, each: Amounts, places: Places
 ) -> tuple[User, ...]:
     """Return the users of the placed jobs, those that wait longest first; jobs of nobody are left out."""
     jobs = problem.jobs
@@ -277,7 +287,7 @@ def _users(
         found.append(
             User(
                 user, len(some), float(jobs.gpus[problem.planned[some]].sum()), sum(x.saved_g or 0.0 for x in own),
-                sum(x.saved_cost or 0.0 for x in own) if priced else None,
+                _sum(x.saved_cost for x in own if x.now),
                 *(float(np.average(a.delay_h[some] + waited_h, weights=gpus)) for a in (each, each_now)),
             )
         )  # fmt: skip
@@ -299,11 +309,19 @@ def _why(now: Placement, planned: Placement) -> str:
     return ", ".join(reasons) or "at once"
 
 
-def _totals(problem: Problem, places: Places, each: Amounts, known: set[str]) -> Totals:
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """Return a sum; None where a part of it is not known."""
+    return _known(sum(np.nan if v is None else v for v in values))
+
+
+def _totals(problem: Problem, places: Places, each: Amounts) -> Totals:
     uneven = uneven_g(problem, places)
     return Totals(
         int((places.mode != NOWHERE).sum()), float(each.energy_kwh.sum()), float(each.carbon_g.sum()),
-        float(each.cost.sum()) if "price" in known else None,
-        float(each.water_l.sum()) if "water" in known else None,
+        _known(each.cost.sum()), _known(each.water_l.sum()),
         float(each.delay_h.sum()), uneven, float(each.weighed_g.sum()) + uneven,
     )  # fmt: skip

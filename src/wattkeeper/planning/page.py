@@ -57,7 +57,7 @@ def bound_line(found: Outlook) -> str:
     if found.made.unplaced:
         return f"No gap is stated: {count(len(found.made.unplaced), 'job')} found no place."
     if found.gap is None:
-        return f"No plan can be below {carbon(found.bound_g)} weighed. With prices below 0 no gap is stated."
+        return f"No plan can be below {carbon(found.bound_g)} weighed. A bound that is not above 0 states no gap."
     return f"No plan can be below {carbon(found.bound_g)} weighed; this one is {percent(found.gap, 2)} above."
 
 

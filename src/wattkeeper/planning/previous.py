@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,12 +16,14 @@ from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.plan.again import Before, Spot
 from wattkeeper.plan.problem import Grid
 
+_MOST_G = 1e15
+
 
 def read_previous(path: Path) -> Before:
     """Return the plan of a file. Raises ImportFileError where it is no plan."""
     try:
         told = json.loads(path.read_text("utf-8"))
-        start_ms, slot_ms = _ms(told["start"]), round(told["slot_min"] * 60_000)
+        start_ms, slot_ms = _ms(told["start"]), max(round(told["slot_min"] * 60_000), 1)
         grid = Grid(start_ms, slot_ms, (_ms(told["end"]) - start_ms) // slot_ms)
         prices = told["prices"]
         gpu, power = (
@@ -35,10 +38,13 @@ def read_previous(path: Path) -> Before:
         raise ImportFileError(
             f"{path} line {error.lineno} is no JSON. Give what wattkeeper plan --json printed."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ImportFileError(f"{path} is not what wattkeeper plan --json prints: {error!r}.") from error
     if any(values.shape != (grid.slots,) for values in (*gpu.values(), *power.values())):
         raise ImportFileError(f"{path} is no whole plan: its prices are not {grid.slots} for each site.")
+    told_prices = np.concatenate([np.empty(0), *gpu.values(), *power.values(), [*delay.values()]])
+    if not ((told_prices >= 0) & (told_prices < _MOST_G)).all():  # the bound holds for no other prices
+        raise ImportFileError(f"{path} is no plan: a price in it is below 0 or no number.")
     return Before(grid, gpu, power, delay, spots)
 
 
@@ -64,4 +70,7 @@ def _spot(grid: Grid, place: Mapping[str, Any]) -> Spot:
     stretches = [
         tuple((_ms(one[k]) - grid.start_ms) // grid.slot_ms for k in ("start", "end")) for one in place["stretches"]
     ]
+    edges = [edge for stretch in stretches for edge in stretch]
+    if not edges or any(b <= a for a, b in itertools.pairwise(edges)):
+        raise ValueError(f"stretches {place['stretches']} do not follow each other")
     return str(place["site"]), float(place["power"]), tuple((a, b) for a, b in stretches)

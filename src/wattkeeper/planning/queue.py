@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,11 +23,18 @@ from wattkeeper.plan.problem import Grid, Job, Level
 T = TypeVar("T")
 
 REQUIRED = ("job_id", "gpus", "duration_h", "power_w")
+PROFILED = ("duration_h", "power_w")
+"""Required columns that a profile stands for."""
+
 TIMES = ("release", "deadline")
 REALS = ("gpus", "duration_h", "power_w", "resume_min", "resume_kwh", "delay_weight", "confidence_pct")
 WORDS = ("job_id", "user", "tier", "sites", "levels", "curve", "profile", "duration_quantiles", "suspendable")
 COLUMNS = (*REQUIRED, *TIMES, *WORDS[1:], *REALS[3:])
 """Columns of a queue file; all but the first four may be absent or empty."""
+
+JSON_OF = "squeue --json or kubectl get workloads.kueue.x-k8s.io -A -o json"
+
+_LONGEST_MS = 1000 * 8766 * MS_PER_HOUR
 
 
 class Past(Protocol):
@@ -55,31 +63,51 @@ def read_queue(
         return _scheduled(path, grid, past, confidence)
     sheet = open_sheet(path)
     if missing := [name for name in REQUIRED if name not in sheet.columns]:
+        if any(word in " ".join(sheet.columns).lower() for word in ("jobid", "apiversion")):
+            raise ImportFileError(f"{path} is text of a scheduler. Give its JSON: {JSON_OF}.")
         raise ImportFileError(
             f"{path} has no column '{missing[0]}'. It has: {', '.join(sheet.columns)}. A queue needs "
             f"{', '.join(REQUIRED)}; it may have {', '.join(COLUMNS[len(REQUIRED) :])}."
         )
     wanted = {name: sheet.columns.index(name) for name in COLUMNS if name in sheet.columns}
-    jobs: list[Job] = []
-    rejects: list[Reject] = []
+    if twice := [name for name in wanted if sheet.columns.count(name) > 1]:
+        raise ImportFileError(f"{path} has two columns '{twice[0]}'. Leave out one of them.")
+    found = _Reading(grid, str(path), confidence)
     for batch in sheet.batches(wanted):
-        rejects += batch.rejects
-        jobs += _jobs(batch.cells, grid, str(path), rejects, confidence)
-    return jobs, rejects
+        found.rejects += batch.rejects
+        found.take(batch.cells)
+    return found.jobs, found.rejects
 
 
-def _jobs(rows: pl.DataFrame, grid: Grid, source: str, rejects: list[Reject], confidence: float) -> Iterator[Job]:
-    """Yield the jobs of rows as they stand in a file, `row` among them; what cannot be read is added to rejects."""
-    cells, faults = _columns(rows)
-    for row, fault, values in zip(rows["row"], faults, cells.iter_rows(named=True), strict=True):
-        why = fault
-        if not why:
-            try:
-                yield _job(values, grid, confidence)
-            except ValueError as error:
-                why = str(error)
-        if why:
-            rejects.append(Reject(source, row, why, str(values["job_id"] or "")))
+def unused_columns(path: Path) -> list[str]:
+    """Return a sentence on the columns of a queue file that mean nothing here: one may be a slip of the pen."""
+    strange = [] if path.suffix == ".json" else [c for c in open_sheet(path).columns if c not in COLUMNS]
+    return [f"columns of the queue that are not used: {', '.join(strange)}"] if strange else []
+
+
+class _Reading:
+    """A queue as it is read: its jobs, and the rows that cannot be."""
+
+    def __init__(self, grid: Grid, source: str, confidence: float) -> None:
+        self.grid, self.source, self.confidence = grid, source, confidence
+        self.jobs: list[Job] = []
+        self.rejects: list[Reject] = []
+        self._seen: set[str] = set()
+
+    def take(self, rows: pl.DataFrame) -> None:
+        """Read rows as they stand in a file, `row` among them."""
+        cells, faults = _columns(rows)
+        for row, fault, values in zip(rows["row"], faults, cells.iter_rows(named=True), strict=True):
+            name = str(values["job_id"] or "")
+            why = fault or ("another job has the same id" if name in self._seen else None)
+            if not why:
+                try:
+                    self.jobs.append(_job(values, self.grid, self.confidence))
+                    self._seen.add(name)
+                except ValueError as error:
+                    why = str(error)
+            if why:
+                self.rejects.append(Reject(self.source, row, why, name))
 
 
 def printed(
@@ -91,26 +119,25 @@ def printed(
         return list((of_slurm if "jobs" in told else of_kueue)(told))
     except OSError as error:
         raise ImportFileError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ImportFileError(
-            f"{path} is not what squeue --json or kubectl get workloads.kueue.x-k8s.io -A -o json prints: {error}."
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ImportFileError(f"{path} is not what {JSON_OF} prints: {error}.") from error
 
 
 def _scheduled(path: Path, grid: Grid, past: Past | None, confidence: float) -> tuple[list[Job], list[Reject]]:
     """Return the jobs that wait in a scheduler, from what it printed."""
     waiting = printed(path, slurm.waiting, kueue.waiting)
-    rejects: list[Reject] = []
+    found = _Reading(grid, str(path), confidence)
     rows = []
     for at, (cells, why) in enumerate(waiting, 1):
         reason = why or _filled(cells, past)
         if reason:
-            rejects.append(Reject(str(path), at, reason, cells["job_id"]))
+            found.rejects.append(Reject(str(path), at, reason, cells["job_id"]))
         else:
             rows.append({"row": at, **cells})
     schema = {"row": pl.Int64} | dict.fromkeys(COLUMNS, pl.String)
     table = pl.DataFrame([{c: r.get(c) for c in schema} for r in rows], schema=schema)
-    return list(_jobs(table, grid, str(path), rejects, confidence)), rejects
+    found.take(table)
+    return found.jobs, found.rejects
 
 
 def _filled(cells: dict[str, str], past: Past | None) -> str:
@@ -133,9 +160,7 @@ def _columns(cells: pl.DataFrame) -> tuple[pl.DataFrame, list[str | None]]:
     """Return the cells as numbers, times and words, and for each row why one of them cannot be read."""
     found: dict[str, pl.Series] = {}
     faults: list[str | None] = [None] * cells.height
-    may_lack = pl.Series([False] * cells.height)  # a profile says how long and how much
-    if "profile" in cells.columns:
-        may_lack = cells["profile"].is_not_null()
+    profiled = cells["profile"].is_not_null() if "profile" in cells.columns else False
     for name in (c for c in COLUMNS if c in cells.columns):
         if name in WORDS:
             found[name] = cells[name].cast(pl.String)
@@ -147,7 +172,8 @@ def _columns(cells: pl.DataFrame) -> tuple[pl.DataFrame, list[str | None]]:
                 else read_reals(cells[name], what=name)
             )
             found[name] = read["time_ms" if name in TIMES else "value"]
-            blank = cells[name].is_null() & (may_lack if name in REQUIRED else True)
+            may_lack = profiled if name in PROFILED else name not in REQUIRED
+            blank = cells[name].is_null() & may_lack
             bad = [None if empty else why for why, empty in zip(read["why"], blank, strict=True)]
         faults = [before or new for before, new in zip(faults, bad, strict=True)]
     return pl.DataFrame(found), faults
@@ -166,7 +192,7 @@ def _job(row: Mapping[str, Any], grid: Grid, confidence: float) -> Job:
     return Job(
         id=row["job_id"],
         gpus=row["gpus"],
-        duration_ms=round((row["duration_h"] or 0.0) * MS_PER_HOUR),
+        duration_ms=_whole((row["duration_h"] or 0.0) * MS_PER_HOUR, "duration_h"),
         power_w=row["power_w"] or 0.0,
         release_ms=grid.start_ms if row.get("release") is None else row["release"],
         deadline_ms=deadline,
@@ -174,11 +200,11 @@ def _job(row: Mapping[str, Any], grid: Grid, confidence: float) -> Job:
         sites=dict(_site(part) for part in _parts(row.get("sites"))),
         levels=_levels(row),
         suspendable=suspendable in {"yes", "true", "1"},
-        resume_ms=round((row.get("resume_min") or 0.0) * 60_000),
+        resume_ms=_whole((row.get("resume_min") or 0.0) * 60_000, "resume_min"),
         resume_kwh=row.get("resume_kwh") or 0.0,
-        profile=[(round(hours * MS_PER_HOUR), watts * row["gpus"]) for hours, watts in phases],
+        profile=[(_whole(hours * MS_PER_HOUR, "profile"), watts * row["gpus"]) for hours, watts in phases],
         delay_weight=1.0 if weight is None else weight,
-        within=[(pct / 100, round(hours * MS_PER_HOUR)) for pct, hours in within],
+        within=[(pct / 100, _whole(hours * MS_PER_HOUR, "duration_quantiles")) for pct, hours in within],
         confidence=confidence if confidence_pct is None else confidence_pct / 100,
         user=(row.get("user") or "").strip(),
     )
@@ -192,19 +218,33 @@ def _site(part: str) -> tuple[str, tuple[float, int]]:
     """Read a site, or site:kWh:minutes where its data have to be moved."""
     name, *numbers = part.split(":")
     try:
-        kwh, minutes = (float(n) for n in numbers) if numbers else (0.0, 0.0)
+        kwh, minutes = (_real(n) for n in numbers) if numbers else (0.0, 0.0)
     except ValueError:
         raise ValueError(f"sites has '{part}'; write SITE or SITE:KWH:MINUTES, parted by ;") from None
-    return name, (kwh, round(minutes * 60_000))
+    return name.strip(), (kwh, _whole(minutes * 60_000, "sites"))
 
 
 def _pair(part: str, column: str, form: str) -> tuple[float, float]:
     """Read two numbers joined by @."""
     try:
-        first, second = (float(n) for n in part.split("@"))
+        first, second = (_real(n) for n in part.split("@"))
     except ValueError:
         raise ValueError(f"{column} has '{part}'; write {form}, parted by ;") from None
     return first, second
+
+
+def _real(text: str) -> float:
+    """Read a number. Raises ValueError for any other text, and for nan and inf."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
+
+
+def _whole(time_ms: float, column: str) -> int:
+    """Return a time in whole milliseconds. Raises ValueError for one that no clock counts."""
+    if abs(time_ms) > _LONGEST_MS:
+        raise ValueError(f"{column} has a time of more than a thousand years")
+    return round(time_ms)
 
 
 def _levels(row: Mapping[str, Any]) -> list[Level]:

@@ -101,9 +101,10 @@ def mean_over(signal: Signal, grid: Grid) -> Floats:
     return signal.means(slots)
 
 
-def blind_spots(book: Book, sites: Sequence[Site], grid: Grid) -> list[str]:
-    """Return a sentence for each signal of a site that lacks some or all of the time planned: which time it has, and how
-    many slots neither it nor a forecast covers."""
+def blind_spots(book: Book, sites: Sequence[Site], grid: Grid, weights: Weights) -> list[str]:
+    """Return a sentence for each signal of a site that lacks some or all of the time planned: which time it has, how
+    many slots neither it nor a forecast covers, and what that means."""
+    counts = {"price": weights.money_g > 0, "water": weights.water_g_per_l > 0}
     told: dict[str, str] = {}
     for config, site in zip(book.site_file.site, sites, strict=True):
         for kind, column in _SIGNALS.items():
@@ -117,9 +118,14 @@ def blind_spots(book: Book, sites: Sequence[Site], grid: Grid) -> list[str]:
             else:
                 told[signal.info.id] = (
                     f"signal '{signal.info.id}' ({span}) and its forecast lack {dark} of {grid.slots} slots, "
-                    f"which are planned around"
+                    + ("which are planned around" if counts.get(kind, True) else f"in which no {kind} is told")
                 )
-    return list(told.values())
+    found = list(told.values())
+    for kind in counts:
+        without = [s.id for s in book.site_file.site if signal_of(book, s, kind) is None]
+        if without and len(without) < len(book.site_file.site):
+            found.append(f"{', '.join(without)} names no {kind}, and no {kind} is told of jobs there")
+    return found
 
 
 def stale(book: Book, signals: Mapping[str, Mapping[str, SignalInfo]], grid: Grid) -> list[str]:

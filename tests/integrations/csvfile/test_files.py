@@ -27,10 +27,11 @@ BOTH = [("a", 1767225600000, 1), ("b", 1767225600000, 2)]
         "\ufeff" + TEXT,
         TEXT.replace("meter,", ' "meter" , ').replace('" ,', '",').replace(' "', '"'),
         "\n\n" + TEXT.replace("\nb", "\n\n  \nb"),
+        "\ufeffsep=;\r\n" + TEXT.replace(",", ";").replace("\n", "\r\n"),
         TEXT.replace("\na", '\n"a"').replace(",2\n", ',"2"\n'),
         gzip.compress(TEXT.encode()),
     ],
-    ids=["plain", "no end", "crlf", "semicolon", "tab", "bom", "quoted header", "blank lines", "quoted", "gzip"],
+    ids=["plain", "no end", "crlf", "semicolon", "tab", "bom", "quoted header", "blank lines", "sep", "quoted", "gzip"],
 )
 def test_the_usual_kinds_of_csv_are_one(load, content):
     """Line ends, separators, byte order marks, quotes, blank lines and gzip change nothing."""
@@ -227,3 +228,34 @@ def test_a_parquet_column_of_lists_or_records_is_told(load_frame, values):
 def test_what_is_no_number_nor_time_in_parquet_is_refused_row_by_row(load_frame):
     frame = pl.DataFrame({"meter": ["a", "b"], "time_ms": [1767225600000] * 2, "value": [True, None]})
     assert load_frame(frame, **RAW).refused == [(1, "value is not a number"), (2, "value is missing")]
+
+
+EXPORT = (
+    "Datetime (UTC),Country,Zone name,Zone id,Carbon intensity gCO₂eq/kWh (direct),"
+    "Carbon intensity gCO₂eq/kWh (Life cycle),Data estimated\n"
+    "2026-01-01 00:00:00,Germany,Germany,DE,210.11,256.33,false\n"
+    "2026-01-01 01:00:00,Germany,Germany,DE,212.00,258.10,true\n"
+)
+
+
+def test_an_export_of_the_other_year_names_its_layout(tmp_path):
+    """The file of 2025 read as the older one: the column of direct emissions is never proposed for the life cycle's."""
+    path = tmp_path / "DE.csv"
+    path.write_text(EXPORT, "utf-8")
+
+    with pytest.raises(ImportFileError, match=r"Its columns are those of --as electricitymaps-2025\.$") as fault:
+        list(CsvSource(path, BUILTIN["electricitymaps"], "electricitymaps").read())
+    assert "direct" not in str(fault.value)
+    (intake,) = [i for i in CsvSource(path, BUILTIN["electricitymaps-2025"], "").read() if i.signals.height]
+    assert intake.signals["value"].to_list() == [256.33, 258.1]
+
+
+def test_what_stands_in_brackets_is_another_quantity(load):
+    """A layout that wants (LCA) is not sent to the column (direct)."""
+    with pytest.raises(ImportFileError, match=r'Write "<one of them>" in its place'):
+        load(
+            EXPORT,
+            kind="signals",
+            signal="intensity:{Zone}",
+            columns={"start": "Datetime (UTC)", "value": "Carbon intensity gCO₂eq/kWh (LCA)"},
+        )

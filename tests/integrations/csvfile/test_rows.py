@@ -29,6 +29,7 @@ def test_cells_come_by_kind_and_blank_ones_as_none(tmp_path):
     ("text", "words"),
     [
         ("site\na\n", r"has no column 'start'\. It needs site, start; it may have gpus, note\.$"),
+        ("site,start,start\na,2026-01-01,2026-01-02\n", r"has two columns 'start'\. Leave out one of them\.$"),
         ("site,start\na,noon\n", r"row 2: start cannot be read as ISO 8601\.$"),
         ("site,start\n,2026-01-01\n", r"row 2: site is missing\.$"),
         ("site,start,gpus\na,2026-01-01,many\n", r"row 2: gpus is not a number\.$"),

@@ -231,3 +231,84 @@ def test_zones(service):
     with pytest.raises(ConfigError, match="has no zone 'CISO'"):
         make(service, "CISO")
     assert make(service, "10Y1001A1001A82H").info.id == "price:10Y1001A1001A82H:entsoe"
+
+
+@pytest.mark.parametrize(
+    ("zone", "kind", "told"),
+    [
+        ("de_lu", "price", "Did you mean DE-LU"),
+        ("NO-NO1", "price", "NO1"),
+        ("IT_NORD", "price", "Did you mean IT-NORD"),
+        ("LU", "price", "LU is not one price zone. Use DE-LU"),
+        ("IE", "price", "IE is not one price zone. Use IE-SEM"),
+    ],
+)
+def test_a_zone_that_is_none_is_told_with_those_written_alike(service, zone, kind, told):
+    """The platform answers a wrong zone as it answers no data, so names are checked before anything is asked."""
+    with pytest.raises(ConfigError, match=told):
+        make(service, zone, kind)
+
+    assert service.asked == []
+
+
+QUARTERS = """<?xml version="1.0" encoding="utf-8"?>
+<Publication_MarketDocument xmlns="urn:iec62325.351:tc57wg16:451-3:publicationdocument:7:3">
+  <mRID>a</mRID><revisionNumber>1</revisionNumber><type>A44</type>
+  <createdDateTime>2026-09-30T11:00:00Z</createdDateTime>
+  <period.timeInterval><start>2026-09-30T22:00Z</start><end>2026-10-01T22:00Z</end></period.timeInterval>
+  <TimeSeries>
+    <mRID>1</mRID><auction.type>A01</auction.type><businessType>A62</businessType>
+    <in_Domain.mRID codingScheme="A01">10Y1001A1001A82H</in_Domain.mRID>
+    <out_Domain.mRID codingScheme="A01">10Y1001A1001A82H</out_Domain.mRID>
+    <contract_MarketAgreement.type>A01</contract_MarketAgreement.type>
+    <currency_Unit.name>EUR</currency_Unit.name><price_Measure_Unit.name>MWH</price_Measure_Unit.name>
+    <classificationSequence_AttributeInstanceComponent.position>1</classificationSequence_AttributeInstanceComponent.position>
+    <curveType>A03</curveType>
+    <Period>
+      <timeInterval><start>2026-10-01T00:00Z</start><end>2026-10-01T02:00Z</end></timeInterval>
+      <resolution>PT15M</resolution>
+      <Point><position>1</position><price.amount>80</price.amount></Point>
+      <Point><position>2</position><price.amount>-4.5</price.amount></Point>
+      <Point><position>4</position><price.amount>10</price.amount></Point>
+    </Period>
+  </TimeSeries>
+</Publication_MarketDocument>"""
+
+
+def test_an_answer_as_published_since_quarter_hours_are_traded(service):
+    """15 min steps: 80, -4.5 (twice: the third is left out), then 10 to the period's end, five times."""
+    service.faults = [(200, {}, QUARTERS)]
+    found = make(service).read(NOW, NOW + 2 * HOUR)
+
+    assert [v for _, _, v in found.rows] == [0.08, -0.0045, -0.0045, 0.01, 0.01, 0.01, 0.01, 0.01]
+    assert {end - start for start, end, _ in found.rows} == {HOUR // 4}
+
+
+def test_a_time_without_an_offset_is_refused(service):
+    """The machine's own zone is never taken for it."""
+    service.faults = [(200, {}, QUARTERS.replace("2026-10-01T00:00Z", "2026-10-01T00:00"))]
+    with pytest.raises(SourceError, match="has no offset"):
+        make(service).read(NOW, NOW + HOUR)
+
+
+def test_a_document_of_another_type_is_refused(service):
+    """Generation where prices were asked for: not a day without prices."""
+    service.faults = [(200, {}, generation_document([]))]
+    with pytest.raises(SourceError, match="format we do not know: a document named GL_MarketDocument"):
+        make(service).read(NOW, NOW + HOUR)
+
+
+def test_a_single_hour_that_lacks_its_gas_is_judged_by_the_week_before(service):
+    """Asked for is one hour, for which only solar came; the day before had gas half and half: the hour stays a gap."""
+    day = NOW - 24 * HOUR
+
+    def told(code, end):
+        points = [(i + 1, 100.0) for i in range((end - day) // HOUR)]
+        return type_series(code, period(day, end, "PT60M", points, "quantity"))
+
+    service.faults = [(200, {}, generation_document([told("B04", NOW), told("B16", NOW + HOUR)]))]
+    found = make(service, "DE", "intensity").read(NOW, NOW + HOUR)
+
+    assert service.asked[0][1]["periodStart"] == "202609240000"
+    assert found.rows == []
+    assert found.refused[0].startswith("2026-10-01T00:00:00Z: a type of generation that other hours have is missing")

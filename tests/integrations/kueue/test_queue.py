@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wattkeeper.integrations.kueue.queue import waiting
+from wattkeeper.integrations.kueue.queue import running, waiting
 
 
 def workload(name, gpus=8, *, count=1, conditions=(), noted=None, pods_noted=None, **spec):
@@ -70,6 +70,44 @@ def test_what_cannot_be_planned_says_why():
 
     assert cells["job_id"] == "ml/a"
     assert why == "nothing says how long it runs: set maximumExecutionTimeSeconds, or annotate wattkeeper.io/duration-h"
+
+
+def pods(requests, *, count=1, **spec):
+    return {"count": count, "template": {"spec": {"containers": [{"resources": {"requests": requests}}], **spec}}}
+
+
+@pytest.mark.parametrize(
+    ("sets", "gpus"),
+    [
+        ([pods({"amd.com/gpu": 4}, count=2), pods({"nvidia.com/gpu": "1"})], "9"),
+        ([pods({"gpu.intel.com/i915": "2"})], "2"),
+        ([pods({"nvidia.com/gpu": 1}, initContainers=[{"resources": {"limits": {"nvidia.com/gpu": 8}}}])], "8"),
+        ([pods({"nvidia.com/gpu": 1}, initContainers=None)], "1"),
+    ],
+)
+def test_gpus_of_all_makers_and_pods(sets, gpus):
+    """Sets add up; an init container runs before the others, and the most that is held at once counts."""
+    one = workload("a", podSets=sets, maximumExecutionTimeSeconds=60)
+
+    assert [(cells["gpus"], why) for cells, why in waiting(one)] == [(gpus, "")]
+
+
+@pytest.mark.parametrize("name", ["nvidia.com/mig-1g.10gb", "nvidia.com/gpu.shared", "amd.com/cpx_nps4"])
+def test_parts_of_gpus_are_named(name):
+    assert [why for _, why in waiting(workload("a", podSets=[pods({name: 2})]))] == [
+        f"it asks for parts of GPUs ({name}); whole ones are planned"
+    ]
+
+
+def test_empty_fields_are_nothing():
+    """A server may print null where there is nothing."""
+    one = workload("a", maximumExecutionTimeSeconds=60)
+    empty = {**one, "status": {"conditions": None}}
+    none = {**one, "spec": None, "status": None}
+
+    assert len(list(waiting({"items": [empty, none]}))) == 1
+    assert list(waiting({"kind": "List", "items": None})) == []
+    assert list(running({"items": [empty, none]})) == []
 
 
 def test_other_objects_are_refused():

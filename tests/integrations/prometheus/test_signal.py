@@ -11,6 +11,7 @@ import pytest
 from tests.daemons import Daemon, free_port
 from tests.integrations.services import HOUR, NOW, FakeService
 from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.spans import SpanSource
 from wattkeeper.integrations.prometheus.signal import provider
 
 SELECTOR = 'grid_intensity{zone="{zone}"}'
@@ -61,6 +62,36 @@ def test_not_a_number_is_a_gap():
     found, _ = read([(NOW, "NaN"), (NOW + HOUR // 2, 310)])
 
     assert found.rows == [(NOW + HOUR // 2, NOW + HOUR, 310.0)]
+
+
+def test_a_selector_that_matches_nothing_is_a_gap():
+    """The server knows no such series: no value, and no fault."""
+    found, _ = read([])
+
+    assert found.rows == []
+
+
+def test_an_intensity_is_finite_and_not_negative():
+    """Two of three samples cannot be one: they are told, and their times stay gaps."""
+    samples = [(NOW, "+Inf"), (NOW + HOUR // 4, "-5"), (NOW + HOUR // 2, 310)]
+    with FakeService(lambda *_: answer(samples)) as service:
+        (intake,) = SpanSource(make(service), [(NOW, NOW + HOUR)]).read()
+
+    assert intake.signals.select("start_ms", "value").rows() == [(NOW + HOUR // 2, 310.0)]
+    assert [r.reason for r in intake.rejects] == [
+        "2026-10-01T00:00:00Z, and 1 more: the value is negative or infinite; the time stays a gap"
+    ]
+
+
+def test_a_price_has_a_method_of_its_own():
+    """What is said of the intensity is not said of the price; a price may be negative."""
+    config = {"price": "p", "method": "average, direct", "price_method": "day-ahead"}
+    with FakeService(lambda *_: answer([(NOW, -0.01)])) as service:
+        one = service.keep(provider("DE", "price", {"url": service.url, "retries": 0, **config}))
+        (intake,) = SpanSource(one, [(NOW, NOW + HOUR)]).read()
+
+    assert one.info.method == "day-ahead"
+    assert intake.signals["value"].to_list() == [-0.01]
 
 
 def test_units_become_ours():

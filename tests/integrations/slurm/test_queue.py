@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wattkeeper.integrations.slurm.queue import waiting
+from wattkeeper.integrations.slurm.queue import running, waiting
 
 NONE = {"set": False, "infinite": False, "number": 0}
 
@@ -55,11 +55,50 @@ def test_tasks_of_an_array_are_jobs_of_their_own():
     [
         ({"time_limit": {"set": False, "infinite": True, "number": 0}}, "it has no time limit"),
         ({"state_reason": "Dependency"}, "it waits for another job"),
+        ({"state_reason": "DependencyNeverSatisfied"}, "it waits for another job"),
+        ({"dependency": "afterok:6(unfulfilled)"}, "it waits for another job"),
+        ({"state_reason": "JobHeldUser"}, "it is held: release it"),
+        ({"job_state": ["PENDING", "SPECIAL_EXIT"]}, "it is held: release it"),
+        ({"tres_req_str": "cpu=8,gres/gpu=4k"}, "gres/gpu=4k is not a count"),
         ({"array_task_string": "1-x"}, "its array tasks '1-x' are not a range"),
     ],
 )
 def test_what_cannot_be_planned_says_why(fields, said):
     assert [why.startswith(said) for _, why in rows(job(**fields))] == [True]
+
+
+def test_a_held_job_that_speaks_to_the_planner_is_planned():
+    assert [why for _, why in rows(job(state_reason="JobHeldUser", comment="wattkeeper: tier=elastic"))] == [""]
+
+
+def test_components_of_a_heterogeneous_job_are_one_gang():
+    """4 and 2 GPUs and a component of CPUs alone start together: 6 for the longest of the limits. A set of 0 is none."""
+    parts = [
+        job(job_id=101, het_job_id=new(100), het_job_offset=new(1), tres_req_str="gres/gpu=2", time_limit=new(120)),
+        job(job_id=100, het_job_id=new(100), het_job_offset=new(0), comment="wattkeeper: tier=elastic"),
+        job(job_id=102, het_job_id=new(100), het_job_offset=new(2), tres_req_str="cpu=8"),
+        job(job_id=200, het_job_id=new(0), het_job_offset=new(0)),
+    ]
+    told = [(c["job_id"], c["gpus"], c["duration_h"], c.get("tier")) for c, _ in rows(*parts)]
+
+    assert told == [("100", "6", "2.0", "elastic"), ("200", "4", "1.5", None)]
+
+
+@pytest.mark.parametrize(
+    "states", ["SUSPENDED", "CONFIGURING", ["RUNNING"], ["RUNNING", "CONFIGURING"], ["COMPLETED", "COMPLETING"]]
+)
+def test_whoever_has_gpus_holds_them(states):
+    held = job(job_state=states, tres_alloc_str="gres/gpu=4", nodes="n[1-2]", end_time=new(1_789_302_400))
+
+    assert list(running({"jobs": [held, job(job_state=["COMPLETED"])]})) == [
+        ("7", 4.0, ["n1", "n2"], 1_789_302_400_000)
+    ]
+
+
+def test_what_sacct_prints_is_told_apart():
+    """Its jobs have their state elsewhere: none would seem to wait."""
+    with pytest.raises(ValueError, match="print the queue with squeue --json"):
+        rows({"job_id": 7, "state": {"current": ["PENDING"]}})
 
 
 def test_running_jobs_and_jobs_without_gpus_are_not_the_planners():

@@ -8,7 +8,8 @@ import pytest
 
 from tests.integrations import services
 from tests.integrations.services import HOUR, NOW, FakeService, ms
-from wattkeeper.core.errors import ConfigError
+from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.spans import SpanSource
 from wattkeeper.integrations.ukgrid.signal import provider
 
 
@@ -59,3 +60,27 @@ def test_only_great_britain_is_known(service):
         provider("DE", "intensity", {"url": service.url})
     with pytest.raises(ConfigError, match="publishes intensity, no price"):
         provider("GB", "price", {"url": service.url})
+
+
+def test_an_answer_as_published(service):
+    """The half-hour that ends at FROM comes first; the last has no actual value yet. Kept by the source is what lies inside."""
+    rows = [
+        {"from": f, "to": t, "intensity": {"forecast": guess, "actual": told, "index": "low"}}
+        for f, t, guess, told in (
+            ("2026-09-30T23:30Z", "2026-10-01T00:00Z", 71, 70),
+            ("2026-10-01T00:00Z", "2026-10-01T00:30Z", 68, 66),
+            ("2026-10-01T00:30Z", "2026-10-01T01:00Z", 65, None),
+        )
+    ]
+    service.faults = [(200, {}, json.dumps({"data": rows}))]
+    (intake,) = SpanSource(make(service), [(NOW, NOW + HOUR)]).read()
+
+    assert intake.signals.rows() == [("intensity:GB:ukgrid", NOW, NOW + HOUR // 2, 66.0)]
+
+
+def test_a_bad_request_keeps_its_words(service):
+    """The service's faults are {"error": {"code", "message"}}."""
+    error = {"error": {"code": "400 Bad Request", "message": "Please enter a valid date range"}}
+    service.faults = [(400, {}, json.dumps(error))]
+    with pytest.raises(SourceError, match=r"status 400.*Please enter a valid date range"):
+        make(service).read(NOW, NOW + HOUR)

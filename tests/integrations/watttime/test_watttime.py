@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from tests.integrations import services
 from tests.integrations.services import HOUR, KEY, NOW, FakeService
-from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.errors import ConfigError, SourceError, UnknownZoneError
 from wattkeeper.integrations.watttime import link
 from wattkeeper.integrations.watttime.signal import provider
 
@@ -59,10 +60,15 @@ def test_it_logs_in_once_and_shows_its_token(service):
 
 
 def test_a_log_in_is_renewed(service, monkeypatch):
-    """A token lasts half an hour: after so many requests a new one is asked for."""
-    monkeypatch.setattr(link, "LASTS", 1)
+    """A token lasts half an hour: after twenty minutes a new one is asked for, however few requests there were."""
+    now = [1000.0]
+    monkeypatch.setattr(link, "time", SimpleNamespace(monotonic=lambda: now[0]))
     one = make(service)
     one.read(NOW, NOW + HOUR)
+    now[0] += 1199
+    one.read(NOW, NOW + HOUR)
+    assert [path for path, _, _ in service.asked].count("/login") == 1
+    now[0] += 2
     one.read(NOW, NOW + HOUR)
 
     assert [path for path, _, _ in service.asked].count("/login") == 2
@@ -113,3 +119,26 @@ def test_prices_are_refused(service):
     """It has none."""
     with pytest.raises(ConfigError, match="WattTime publishes intensity, no price"):
         provider("CAISO_NORTH", "price", {"url": service.url})
+
+
+def test_a_region_that_is_none_is_told_with_those_written_alike(service):
+    """The service says 403 for a region that the account has not; its list says which it has."""
+    service.faults = [LOGIN, (403, {}, json.dumps({"error": "no access"}))]
+    one = service.keep(provider("caiso-north", "intensity", {"url": service.url, "pace_s": 0, "retries": 0}))
+    with pytest.raises(UnknownZoneError, match=r"this account, has no zone 'caiso-north'. Did you mean CAISO_NORTH"):
+        one.read(NOW, NOW + HOUR)
+
+
+def test_an_older_model_can_be_kept(service):
+    """model_date is asked for and checked; the signal's version names it."""
+    one = make(service, model_date="2025-03-01")
+    one.read(NOW, NOW + HOUR)
+
+    assert service.asked[1][1]["model_date"] == "2025-03-01"
+    assert one.info.version == "v3, model 2025-03-01"
+    service.faults = [(200, {}, body())]
+    with pytest.raises(SourceError, match="changed its model to 2026-03-01"):
+        one.read(NOW, NOW + HOUR)
+    service.faults = [LOGIN, (200, {}, body())]
+    with pytest.raises(SourceError, match="asked for model_date '2025-03-01' and answers with '2026-03-01'"):
+        make(service, model_date="2025-03-01").read(NOW, NOW + HOUR)

@@ -88,17 +88,20 @@ class ParquetSheet:
 class CsvSheet:
     """A CSV file with a header, gzipped or not. Row numbers are line numbers; the header is usually line 1.
 
-    The separator is the one of comma, semicolon, tab and bar that the header has most. A row is one line: a quoted
+    The separator is the one of comma, semicolon, tab and bar that the header has most, or the one that a line sep=; before
+    the header names, as Excel writes it. A row is one line: a quoted
     cell cannot hold a line end, so a quote that is never closed costs one row and not the rest of the file.
     """
 
     def __init__(self, path: Path, *, zipped: bool = False) -> None:
-        self._path, self._zipped = path, zipped
+        self._path, self._zipped, named = path, zipped, ""
         for first, lines in self._blocks():
             for number, line in enumerate(lines, first):
-                if line.strip():
+                if line.strip()[:4].lower() == "sep=" and line.strip()[4:].strip() in SEPARATORS[:2]:
+                    named = line.strip()[4:].strip()
+                elif line.strip():
                     self._header_row = number
-                    self._separator = max(SEPARATORS, key=line.count)
+                    self._separator = named or max(SEPARATORS, key=line.count)
                     if "\0" in line:
                         raise ImportFileError(f"{path} is not UTF-8 text. Save it as CSV in UTF-8.")
                     cells = _fields(line, self._separator)

@@ -33,6 +33,8 @@ def read_rows(
         may = f"; it may have {', '.join(optional)}" if optional else ""
         raise ImportFileError(f"{path} has no column '{missing[0]}'. It needs {', '.join(required)}{may}.")
     wanted = [c for c in (*required, *optional) if c in sheet.columns]
+    if twice := [c for c in wanted if sheet.columns.count(c) > 1]:
+        raise ImportFileError(f"{path} has two columns '{twice[0]}'. Leave out one of them.")
     found = []
     # a batch has a column "row" of its own, which counts the rows of the file
     for batch in sheet.batches({f"file {c}": sheet.columns.index(c) for c in wanted}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ import polars as pl
 from wattkeeper.config import CsvConfig
 from wattkeeper.core.errors import ImportFileError
 from wattkeeper.core.roles import Reject
+from wattkeeper.integrations.csvfile.layouts import BUILTIN
 from wattkeeper.integrations.csvfile.link import Batch, Sheet
 from wattkeeper.integrations.csvfile.times import read_times
 
@@ -46,7 +48,8 @@ class Table:
     def place(self, header: str) -> int:
         """Return where a header stands. Raises ImportFileError where it is missing or occurs twice."""
         if not header or header not in self.sheet.columns:
-            near = get_close_matches(header, self.sheet.columns, 1) or ["<one of them>"]
+            alike = [c for c in self.sheet.columns if _bracketed(c) == _bracketed(header)]
+            near = get_close_matches(header, alike, 1) or ["<one of them>"]
             raise self.lacks(header, f'"{near[0]}" in its place')
         if self.sheet.columns.count(header) > 1:
             raise ImportFileError(f"{self.path} has the column '{header}' twice. Rename one of them in the file.")
@@ -80,6 +83,9 @@ class Table:
     def lacks(self, column: str, cure: str) -> ImportFileError:
         """Return the fault of a missing column: what the file has and what to write."""
         has = ", ".join(self.sheet.columns)
+        fits = [n for n, one in BUILTIN.items() if one.columns and {*one.columns.values()} <= {*self.sheet.columns}]
+        if fits and self.layout is BUILTIN.get(self.name):
+            return ImportFileError(f"{self.path} has no column '{column}'. Its columns are those of --as {fits[0]}.")
         where = f"under [csv.{self.name}] in the site file"
         return ImportFileError(f"{self.path} has no column '{column}'. It has: {has}. Write {cure} {where}.")
 
@@ -94,3 +100,8 @@ class Table:
             if header in self.sheet.columns:
                 return self.place(header)
         return None
+
+
+def _bracketed(header: str) -> list[str]:
+    """Return what stands in brackets: (LCA) and (direct) behind the same words are two quantities."""
+    return re.findall(r"\((.*?)\)", header.casefold())

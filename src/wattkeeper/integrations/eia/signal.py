@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from wattkeeper.core.clock import to_ms
-from wattkeeper.core.errors import ConfigError, SourceError
-from wattkeeper.core.mix import FACTORS_NAME, intensity_of_mix
+from wattkeeper.core.errors import ConfigError, SourceError, UnknownZoneError
+from wattkeeper.core.mix import CONTEXT_MS, FACTORS_NAME, intensity_of_mix
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import Signal
 from wattkeeper.core.spans import Stretch, checked, tidy, told
@@ -20,7 +20,7 @@ from wattkeeper.integrations.eia.link import WHERE, Config, connect
 
 FUEL_MAP = {
     "COL": "coal", "NG": "gas", "OIL": "oil", "NUC": "nuclear", "WAT": "hydro", "SUN": "solar", "WND": "wind",
-    "GEO": "geothermal", "SNB": "solar", "WNB": "wind", "OTH": "unknown", "UNK": "unknown",
+    "GEO": "geothermal", "BM": "biomass", "SNB": "solar", "WNB": "wind", "OTH": "unknown", "UNK": "unknown",
 }  # fmt: skip
 STORAGE = frozenset({"BAT", "PS", "UES", "OES"})
 """What was stored was generated before: it is not counted twice."""
@@ -45,20 +45,22 @@ class Eia:
         self._web = connect(config)
 
     def read(self, start_ms: int, end_ms: int) -> Stretch:
-        """Return the intensity of a span. Raises SourceError."""
-        parts: dict[str, dict[int, float]] = defaultdict(dict)
-        for row in self._rows(start_ms, end_ms):
-            try:
-                self._add(parts, row)
-            except (KeyError, TypeError, ValueError) as error:
-                raise self._web.strange(f"{type(error).__name__}: {error}") from error
-        breaks_ms = np.arange(start_ms, end_ms + 1, MS_PER_HOUR, dtype=np.int64)
+        """Return the intensity of a span, judged with the week before it. Raises SourceError."""
+        rows = self._rows(start_ms - CONTEXT_MS, end_ms)
+        if not rows:
+            self._must_exist()
+        try:
+            parts = self._parts(rows)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._web.strange(f"{type(error).__name__}: {error}") from error
+        breaks_ms = np.arange(start_ms - CONTEXT_MS, end_ms + 1, MS_PER_HOUR, dtype=np.int64)
         mix = {}
         for kind, hours in parts.items():
             power = np.array([hours.get(t, np.nan) for t in breaks_ms[:-1].tolist()])
             mix[kind] = Signal(breaks_ms, power, self.info)
         edges, values, lacking = intensity_of_mix(mix, self._config.boundary)
-        found = Stretch.of(edges, values)
+        found = Stretch([r for r in Stretch.of(edges, values).rows if r[0] >= start_ms])
+        lacking = [t for t in lacking if t >= start_ms]
         found.refused = told(lacking, "a fuel that other hours have is missing; the hour stays a gap")
         return found
 
@@ -84,13 +86,34 @@ class Eia:
             if not page:
                 raise SourceError(f"EIA promised {total} rows and sent {len(rows)}. Run it again.")
 
+    def _must_exist(self) -> None:
+        """Raise UnknownZoneError where the EIA lists respondents, and not this one: to it that is no fault."""
+        try:
+            body = self._web.json("v2/electricity/rto/fuel-type-data/facet/respondent/")
+            known = {facet["id"] for facet in body["response"]["facets"]}
+        except (SourceError, KeyError, TypeError):
+            return
+        if known and self.zone not in known:
+            raise UnknownZoneError("EIA", self.zone, known)
+
+    def _parts(self, rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
+        """Return MWh by kind of generation and start of the hour [ms].
+
+        A row that comes twice, as on two pages, counts once; names of one fuel that differ in their letters add up.
+        """
+        told = {(row["period"], row["fueltype"], row.get("type-name")): row for row in rows}
+        parts: dict[str, dict[int, float]] = defaultdict(dict)
+        for row in told.values():
+            self._add(parts, row)
+        return parts
+
     def _add(self, parts: dict[str, dict[int, float]], row: Mapping[str, Any]) -> None:
         if row["respondent"] != self.zone:
             raise SourceError(f"EIA was asked for '{self.zone}' and answers with '{row['respondent']}'.")
         if row["value-units"] != "megawatthours":
             raise SourceError(f"EIA gives generation in '{row['value-units']}', not in megawatthours.")
         fuel, value = row["fueltype"], row["value"]
-        if fuel in STORAGE or value is None:
+        if fuel in STORAGE or value in (None, ""):
             return
         if fuel not in FUEL_MAP:
             raise SourceError(f"EIA has a fuel '{fuel}' that we do not know.")

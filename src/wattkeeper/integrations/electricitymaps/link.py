@@ -21,6 +21,7 @@ class Config(WebConfig):
     """`[grid.electricitymaps]`."""
 
     url: str = Field("https://api.electricitymaps.com", pattern=r"^https?://", description="Address of the service.")
+    version: Literal["v4", "v3"] = Field("v4", description="Version of the service's interface.")
     boundary: Literal["lifecycle", "direct"] = Field("lifecycle", description="Emission factors of the intensity.")
     estimated: bool = Field(True, description="Take values that Electricity Maps estimated; else they are gaps.")
     pace_s: float = Field(0.2, ge=0, description="Least time between two requests [s].")

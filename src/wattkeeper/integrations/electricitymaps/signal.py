@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from wattkeeper.core.clock import iso, to_ms
-from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.clock import iso
+from wattkeeper.core.errors import ConfigError, SourceError, StatusError, UnknownZoneError
 from wattkeeper.core.roles import SignalInfo
-from wattkeeper.core.spans import Stretch, checked, tidy, told
+from wattkeeper.core.spans import Stretch, checked, instant_ms, tidy, told
 from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
 from wattkeeper.integrations.electricitymaps.link import WHERE, Config, connect
 
-PATHS = {"intensity": "v3/carbon-intensity/past-range", "price": "v3/price-day-ahead/past-range"}
+NO_SUCH = (400, 404)
+PATHS = {"intensity": "carbon-intensity/past-range", "price": "price-day-ahead/past-range"}
+
+SANDBOX = "SANDBOX"
+"""Keys of the sandbox get values that are made up; they say so."""
 
 
 class ElectricityMaps:
@@ -32,15 +35,20 @@ class ElectricityMaps:
         self.info = self._info("")
 
     def _info(self, currency: str) -> SignalInfo:
+        version = self._config.version
         if self.kind == "price":
-            unit = f"{currency}/kWh"
+            unit = f"{currency}/kWh" if currency else ""
             return SignalInfo(
-                f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", "v3", "day-ahead"
+                f"price:{self.zone}:electricitymaps", "price", unit, "Electricity Maps", version, "day-ahead"
             )
         boundary = self._config.boundary
+        notes = [
+            *(["flow-traced"] if version == "v4" else []),
+            *([] if self._config.estimated else ["without values that are estimated"]),
+        ]
         return SignalInfo(
-            f"intensity:{self.zone}:electricitymaps:{boundary}", "intensity", "g/kWh", "Electricity Maps", "v3",
-            f"average, {boundary}", "" if self._config.estimated else "without values that are estimated",
+            f"intensity:{self.zone}:electricitymaps:{boundary}", "intensity", "g/kWh", "Electricity Maps", version,
+            f"average, {boundary}", ", ".join(notes),
         )  # fmt: skip
 
     def read(self, start_ms: int, end_ms: int) -> Stretch:
@@ -51,41 +59,76 @@ class ElectricityMaps:
         }  # fmt: skip
         if self.kind == "intensity":
             params["emissionFactorType"] = self._config.boundary
+            if self._config.version == "v4":
+                params["flowTraced"] = "true"
             params["disableEstimations"] = "false" if self._config.estimated else "true"
-        body = self._web.json(PATHS[self.kind], params)
         try:
+            body = self._web.json(f"{self._config.version}/{PATHS[self.kind]}", params)
+        except StatusError as error:
+            self._must_exist(error)
+            raise
+        try:
+            self._expect(body)
             return self._stretch(body["data"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._web.strange(f"{type(error).__name__}: {error}") from error
 
     def _stretch(self, rows: list[dict[str, Any]]) -> Stretch:
         found, estimated = Stretch(), []
         for row in rows:
-            start_ms = to_ms(datetime.fromisoformat(row["datetime"]))
+            start_ms = instant_ms(row["datetime"])
             self._expect(row)
+            if self.kind == "price":
+                self._expect_unit(row["unit"])
             value = row["carbonIntensity" if self.kind == "intensity" else "value"]
             if value is None:
                 continue
-            if row.get("isEstimated") and not self._config.estimated:
-                estimated.append(start_ms)
-                continue
+            if row.get("isEstimated"):
+                if not self._config.estimated:
+                    estimated.append(start_ms)
+                    continue
+                found.estimated.add(start_ms)
             scale = 1.0 if self.kind == "intensity" else 0.001
             found.rows.append((start_ms, start_ms + MS_PER_HOUR, float(value) * scale))
         found.refused = told(estimated, "the value is an estimate, and the site file takes none")
         return found
 
     def _expect(self, row: Mapping[str, Any]) -> None:
-        """Raise SourceError where an answer is of another zone, boundary, step or unit than was asked for."""
-        asked = {"zone": self.zone, "temporalGranularity": "hourly", "emissionFactorType": self._config.boundary}
+        """Raise SourceError where an answer or a row of it is of another zone, boundary or step, or made up."""
+        if SANDBOX in f"{row.get('_disclaimer')} {row.get('estimationMethod')}".upper():
+            raise SourceError(
+                "Electricity Maps sends made-up values, as it does for keys of its sandbox. Use a full key."
+            )
+        asked: dict[str, Any] = {"zone": self.zone, "temporalGranularity": "hourly"}
+        if self.kind == "intensity":
+            asked |= {"emissionFactorType": self._config.boundary, "flowTraced": True}
         for key, want in asked.items():
             if (got := row.get(key, want)) != want:
                 raise SourceError(f"Electricity Maps was asked for {key} '{want}' and answers with '{got}'.")
-        if self.kind == "price":
-            currency, _, energy = row["unit"].partition("/")
-            if energy != "MWh" or not currency or (self._unit and currency != self._unit):
-                raise SourceError(f"Electricity Maps gives prices in '{row['unit']}', not in one currency per MWh.")
-            if not self._unit:
-                self._unit, self.info = currency, self._info(currency)
+
+    def _expect_unit(self, unit: str) -> None:
+        """Raise SourceError where a price is not per MWh, or in another currency than the ones before."""
+        currency, _, energy = unit.partition("/")
+        if energy != "MWh" or not currency or (self._unit and currency != self._unit):
+            raise SourceError(f"Electricity Maps gives prices in '{unit}', not in one currency per MWh.")
+        if not self._unit:
+            self._unit, self.info = currency, self._info(currency)
+
+    def _must_exist(self, error: StatusError) -> None:
+        """Raise UnknownZoneError where that is why the service said no, SourceError where it lacks our version."""
+        version = self._config.version
+        if error.status not in NO_SUCH:
+            return
+        try:
+            zones = self._web.json(f"{version}/zones")
+        except StatusError as other:
+            if (error.status, other.status) == (404, 404):
+                raise SourceError(f"{error} It may not know {version}: try another version in [{WHERE}].") from error
+            return
+        except SourceError:
+            return
+        if isinstance(zones, dict) and zones and self.zone not in zones:
+            raise UnknownZoneError("Electricity Maps", self.zone, zones) from error
 
     def close(self) -> None:
         """Let go of connections."""

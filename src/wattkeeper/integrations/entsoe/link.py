@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WHERE = "grid.entsoe"
 VARIABLES = ("ENTSOE_TOKEN",)
+DOCUMENTS = {"A44": "Publication_MarketDocument", "A75": "GL_MarketDocument"}
+"""What answers a request for a type of document, where it is no acknowledgement."""
 NO_DATA = "999"
 """Reason code of an acknowledgement that says that nothing matches; other faults have it too, with another text."""
 
@@ -46,12 +48,15 @@ class Link:
     def document(self, params: Mapping[str, str]) -> Element | None:
         """Return the document that answers; None where the platform says that it has nothing. Raises SourceError."""
         answer = self.web.get("api", params, good=(400,))
+        self.web.must_be_data(answer)
         try:
             root: Element = ElementTree.fromstring(answer.content)
         except (ElementTree.ParseError, DefusedXmlException) as error:
             raise SourceError(f"ENTSO-E sent no whole XML ({error}). Run it again.") from error
-        if name_of(root) != "Acknowledgement_MarketDocument":
+        if name_of(root) == DOCUMENTS[params["documentType"]]:
             return root
+        if name_of(root) != "Acknowledgement_MarketDocument":
+            raise self.web.strange(f"a document named {name_of(root)}")
         reason = child(root, "Reason")
         code, text = (word(reason, "code"), word(reason, "text")) if reason is not None else ("", "no reason given")
         if code == NO_DATA and "no matching data" in text.lower():

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.core.clock import to_ms
 from wattkeeper.core.errors import ConfigError, SourceError
-from wattkeeper.core.mix import FACTORS_NAME, intensity_of_mix
+from wattkeeper.core.mix import CONTEXT_MS, FACTORS_NAME, intensity_of_mix
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import Signal
-from wattkeeper.core.spans import Stretch, checked, tidy, told
+from wattkeeper.core.spans import Stretch, checked, instant_ms, tidy, told
 from wattkeeper.core.units import MS_PER_DAY
 from wattkeeper.integrations.entsoe.link import WHERE, Config, Link, child, children, word
 from wattkeeper.integrations.entsoe.zones import eic
@@ -65,8 +64,9 @@ class EntsoE:
         )  # fmt: skip
 
     def read(self, start_ms: int, end_ms: int) -> Stretch:
-        """Return what is published for a span. Raises SourceError."""
-        params = {"periodStart": _minute(start_ms), "periodEnd": _minute(end_ms)}
+        """Return what is published for a span; intensity is judged with the week before it. Raises SourceError."""
+        begin_ms = start_ms if self.kind == "price" else start_ms - CONTEXT_MS
+        params = {"periodStart": _minute(begin_ms), "periodEnd": _minute(end_ms)}
         if self.kind == "price":
             params |= {
                 "documentType": "A44", "contract_MarketAgreement.type": DAY_AHEAD, "in_Domain": self._eic,
@@ -78,7 +78,7 @@ class EntsoE:
         if root is None:
             return Stretch()
         try:
-            return self._prices(root) if self.kind == "price" else self._intensity(root)
+            return self._prices(root) if self.kind == "price" else self._intensity(root, start_ms)
         except (KeyError, TypeError, ValueError) as error:
             raise self._link.web.strange(f"{type(error).__name__}: {error}") from error
 
@@ -106,7 +106,8 @@ class EntsoE:
             rows += [(a, b, v / 1000) for a, b, v in by_step[step_ms] if a not in have]
         return Stretch(sorted(rows))
 
-    def _intensity(self, root: Element) -> Stretch:
+    def _intensity(self, root: Element, start_ms: int) -> Stretch:
+        """Return the intensity from start_ms on."""
         parts: dict[str, list[Point]] = {}
         for series in children(root, "TimeSeries"):
             if child(series, "outBiddingZone_Domain.mRID") is not None:
@@ -121,7 +122,8 @@ class EntsoE:
             parts.setdefault(kind, []).extend(p for _, points in _periods(series, "quantity") for p in points)
         mix = self._by_kind({code: _signal(points, self.info) for code, points in parts.items()})
         edges, values, lacking = intensity_of_mix(mix, self._config.boundary)
-        found = Stretch.of(edges, values)
+        found = Stretch([r for r in Stretch.of(edges, values).rows if r[0] >= start_ms])
+        lacking = [t for t in lacking if t >= start_ms]
         found.refused = told(lacking, "a type of generation that other hours have is missing; the time stays a gap")
         return found
 
@@ -147,7 +149,7 @@ def _periods(series: Element, name: str) -> Iterator[tuple[int, list[Point]]]:
     repeats = word(series, "curveType", "A01") == "A03"
     for period in children(series, "Period"):
         interval = _must(period, "timeInterval")
-        start_ms, end_ms = (to_ms(datetime.fromisoformat(word(interval, n))) for n in ("start", "end"))
+        start_ms, end_ms = (instant_ms(word(interval, n)) for n in ("start", "end"))
         step_ms = _step_ms(word(period, "resolution"))
         told_at = sorted((int(word(p, "position")), float(word(p, name))) for p in children(period, "Point"))
         starts = [start_ms + (n - 1) * step_ms for n, _ in told_at]

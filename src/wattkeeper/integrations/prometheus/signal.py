@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class Config(BaseModel):
     intensity_unit: str = Field("g/kWh", description="Its unit: g/kWh, kg/kWh, kg/MWh, t/MWh or lb/MWh.")
     price: str = Field("", description="Selector of the price; {zone} is filled in.")
     price_unit: str = Field("EUR/kWh", description="Its unit: a currency per kWh or MWh.")
-    method: str = Field("", description="average or marginal, lifecycle or direct; day-ahead for a price.")
+    method: str = Field("", description="What the intensity is: average or marginal, lifecycle or direct.")
+    price_method: str = Field("", description="What the price is, such as day-ahead.")
     hold_s: int = Field(3600, gt=0, description="Longest time a sample holds [s]; after that comes a gap.")
     token_file: Path | None = Field(
         None, description="File that holds the bearer token. Default: WATTKEEPER_PROMETHEUS_TOKEN, or none."
@@ -53,7 +55,8 @@ class PrometheusSignal:
         self._config, self._url = config, config.url.rstrip("/")
         self._selector = selectors[kind].replace("{zone}", tidy(zone))
         unit, self._factor = _unit(kind, config)
-        self.info = SignalInfo(f"{kind}:{zone}:prometheus", kind, unit, f"Prometheus {self._url}", "", config.method)
+        method = config.price_method if kind == "price" else config.method
+        self.info = SignalInfo(f"{kind}:{zone}:prometheus", kind, unit, f"Prometheus {self._url}", "", method)
         self._client = connect(Access(token=_token(config), ca_file=config.ca_file, retries=config.retries))
 
     def read(self, start_ms: int, end_ms: int) -> Stretch:
@@ -65,9 +68,8 @@ class PrometheusSignal:
         if len(rows) > 1:
             raise SourceError(f"{len(rows)} series match {self._selector} at {self._url}. Add matchers until one does.")
         samples = [(round(float(t) * 1000), float(v)) for t, v in rows[0]["values"]] if rows else []
-        ends = [t for t, _ in samples[1:]] + [end_ms]
         found = Stretch()
-        for (at_ms, value), next_ms in zip(samples, ends, strict=True):
+        for (at_ms, value), (next_ms, _) in pairwise([*samples, (end_ms, 0.0)]):
             begin, until = max(at_ms, start_ms), min(next_ms, at_ms + hold_ms, end_ms)
             if begin < until and value == value:  # noqa: PLR0124 - NaN
                 found.rows.append((begin, until, value * self._factor))

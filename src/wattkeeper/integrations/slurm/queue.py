@@ -18,8 +18,13 @@ from wattkeeper.integrations.slurm.sacct import gpus_of, parse_tres
 MARK = "wattkeeper:"
 """Begins what a job's comment says to the planner."""
 
-WAITS = "Dependency"
-"""Slurm's reason for a job that waits for another one: when it may start is not known."""
+HELD = frozenset({"JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue"})
+"""Slurm's reasons for a job that somebody has put on hold."""
+
+HOLDING = frozenset({
+    "RUNNING", "SUSPENDED", "CONFIGURING", "COMPLETING", "STAGE_OUT", "RESIZING", "SIGNALING", "STOPPED",
+})  # fmt: skip
+"""States in which a job has its GPUs, suspended ones among them (slurm.schedmd.com/gres.html)."""
 
 
 def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
@@ -28,37 +33,43 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
 
     Two more cells are no columns: `name`, and `limit_h` where the time limit stands for the duration.
 
-    told: the output of squeue --json, of 22.05 and later. Each task of a pending array is a job of its own.
+    told: the output of squeue --json, of 22.05 and later. Each task of a pending array is a job of its own; the
+    components of a heterogeneous job start together and are one, with the GPUs of all. Raises ValueError for what
+    sacct prints.
     """
+    parts: dict[str, list[dict[str, Any]]] = {}
     for job in told["jobs"]:
-        states = job.get("job_state") or ""
-        if "PENDING" not in ([states] if isinstance(states, str) else states):
-            continue
-        gpus = gpus_of(parse_tres(job.get("tres_req_str") or ""))
-        if not gpus:
-            continue
-        cells, why = _cells(job), ""
-        limit_min = number(job.get("time_limit"))
-        if cells.get("duration_h") is None:
-            if limit_min:
-                cells["duration_h"] = cells["limit_h"] = str(limit_min / 60)
-            else:
-                why = "it has no time limit: set one, or say duration_h in its comment"
-        if job.get("state_reason") == WAITS:
-            why = "it waits for another job"
+        if "PENDING" in _states(job):
+            parts.setdefault(str(number(job.get("het_job_id")) or job["job_id"]), []).append(job)
+    for together in parts.values():
+        together.sort(key=lambda job: number(job.get("het_job_offset")) or 0)
+        lead = together[0]
+        why = _stands_against(lead)
         try:
-            ids = _ids(job)
+            gpus = sum(gpus_of(parse_tres(job.get("tres_req_str") or "")) for job in together)
+        except ValueError as error:
+            gpus, why = 0, str(error)
+        if not gpus and not why.startswith("gres"):
+            continue
+        cells = _cells(lead)
+        limits_min = [number(job.get("time_limit")) for job in together]
+        if cells.get("duration_h") is None:
+            if all(limits_min):
+                cells["duration_h"] = cells["limit_h"] = str(max(filter(None, limits_min)) / 60)
+            else:
+                why = why or "it has no time limit: set one, or say duration_h in its comment"
+        try:
+            ids = _ids(lead)
         except RangeSetException:
-            ids, why = [str(job["job_id"])], f"its array tasks '{job.get('array_task_string')}' are not a range"
+            ids, why = [str(lead["job_id"])], f"its array tasks '{lead.get('array_task_string')}' are not a range"
         for job_id in ids:
             yield {"gpus": str(gpus), **cells, "job_id": job_id}, why
 
 
 def running(told: dict[str, Any]) -> Iterator[tuple[str, float, list[str], int | None]]:
-    """Yield each running job that holds GPUs: id, how many, the nodes it is on, and when its time limit ends [ms]."""
+    """Yield each job that holds GPUs: id, how many, the nodes it is on, and when its time limit ends [ms]."""
     for job in told["jobs"]:
-        states = job.get("job_state") or ""
-        if not {"RUNNING", "COMPLETING"} & set([states] if isinstance(states, str) else states):
+        if not HOLDING & _states(job):
             continue
         gpus = gpus_of(parse_tres(job.get("tres_alloc_str") or job.get("tres_req_str") or ""))
         if gpus:
@@ -67,14 +78,34 @@ def running(told: dict[str, Any]) -> Iterator[tuple[str, float, list[str], int |
             yield str(job["job_id"]), float(gpus), nodes, end_s * 1000 if end_s else None
 
 
+def _states(job: dict[str, Any]) -> set[str]:
+    if "job_state" not in job:
+        raise ValueError("its jobs have no job_state, as those of sacct; print the queue with squeue --json")
+    states = job["job_state"] or ""
+    return {states} if isinstance(states, str) else set(states)
+
+
+def _stands_against(job: dict[str, Any]) -> str:
+    """Return why a pending job cannot be planned although it is sound. A held one can be if it speaks to the planner."""
+    reason = str(job.get("state_reason") or "")
+    if reason.startswith("Dependency") or "(unfulfilled)" in str(job.get("dependency") or ""):
+        return "it waits for another job"
+    if (reason in HELD or {"REQUEUE_HOLD", "SPECIAL_EXIT"} & _states(job)) and MARK not in _comment(job):
+        return f"it is held: release it, or say what it wishes in its comment ({MARK} …)"
+    return ""
+
+
+def _comment(job: dict[str, Any]) -> str:
+    comment = job.get("comment") or ""
+    return comment if isinstance(comment, str) else comment.get("job") or ""
+
+
 def _cells(job: dict[str, Any]) -> dict[str, str]:
     cells = {"user": job.get("user_name") or "", "name": job.get("name") or ""}
     for column, field in (("release", "eligible_time"), ("deadline", "deadline")):
         if seconds := number(job.get(field)):
             cells[column] = iso(seconds * 1000)
-    comment = job.get("comment") or ""
-    text = comment if isinstance(comment, str) else comment.get("job") or ""
-    _before, mark, wishes = text.partition(MARK)
+    _before, mark, wishes = _comment(job).partition(MARK)
     for wish in wishes.split(",") if mark else ():
         column, _, value = wish.partition("=")
         cells[column.strip()] = value.strip()

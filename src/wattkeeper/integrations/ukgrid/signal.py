@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from wattkeeper.core.clock import to_ms
 from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.roles import SignalInfo
-from wattkeeper.core.spans import Stretch, checked
+from wattkeeper.core.spans import Stretch, checked, instant_ms
 from wattkeeper.core.units import MS_PER_DAY
 from wattkeeper.integrations.ukgrid.link import WHERE, Config, connect
 
@@ -36,7 +35,7 @@ class UkGrid:
         """Return what is published for a span. Raises SourceError."""
         body = self._web.json(f"intensity/{_minute(start_ms)}/{_minute(end_ms)}")
         try:
-            rows = [(_ms(r["from"]), _ms(r["to"]), r["intensity"]["actual"]) for r in body["data"]]
+            rows = [(instant_ms(r["from"]), instant_ms(r["to"]), r["intensity"]["actual"]) for r in body["data"]]
             return Stretch([(a, b, float(v)) for a, b, v in rows if v is not None])
         except (KeyError, TypeError, ValueError) as error:
             raise self._web.strange(f"{type(error).__name__}: {error}") from error
@@ -48,10 +47,6 @@ class UkGrid:
 
 def _minute(time_ms: int) -> str:
     return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%dT%H:%MZ}"
-
-
-def _ms(text: str) -> int:
-    return to_ms(datetime.fromisoformat(text))
 
 
 def provider(zone: str, kind: str, config: Mapping[str, Any]) -> UkGrid:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from wattkeeper.core.clock import iso, to_ms
-from wattkeeper.core.errors import ConfigError, SourceError
+from wattkeeper.core.clock import iso
+from wattkeeper.core.errors import ConfigError, SourceError, StatusError, UnknownZoneError
 from wattkeeper.core.roles import SignalInfo
-from wattkeeper.core.spans import Stretch, checked, tidy
+from wattkeeper.core.spans import Stretch, checked, instant_ms, tidy
 from wattkeeper.core.units import MS_PER_DAY
 from wattkeeper.integrations.watttime.link import WHERE, Config, Link
 
 G_PER_LB = 453.59237
+NO_SUCH = (400, 403, 404)
 METHODS = {"co2_moer": "marginal, direct", "co2_aoer": "average, direct"}
 
 
@@ -39,12 +39,18 @@ class WattTime:
         params = {
             "region": self.zone, "signal_type": self._config.signal_type, "start": iso(start_ms), "end": iso(end_ms),
         }  # fmt: skip
-        body = self._link.json("v3/historical", params)
+        if self._config.model_date:
+            params["model_date"] = self._config.model_date
+        try:
+            body = self._link.json("v3/historical", params)
+        except StatusError as error:
+            self._must_exist(error)
+            raise
         try:
             meta, rows = body["meta"], body["data"]
             self._expect(meta)
             step_ms = int(meta["data_point_period_seconds"]) * 1000
-            starts = [(to_ms(datetime.fromisoformat(row["point_time"])), row["value"]) for row in rows]
+            starts = [(instant_ms(row["point_time"]), row["value"]) for row in rows]
             return Stretch([(t, t + step_ms, float(v) * G_PER_LB / 1000) for t, v in starts if v is not None])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._link.web.strange(f"{type(error).__name__}: {error}") from error
@@ -58,9 +64,24 @@ class WattTime:
         model = str((meta.get("model") or {}).get("date", ""))
         if self.info.version not in ("", f"v3, model {model}"):
             raise SourceError(f"WattTime changed its model to {model} while it was read. Run it again.")
+        if (wanted := self._config.model_date) and model != wanted:
+            raise SourceError(f"WattTime was asked for model_date '{wanted}' and answers with '{model}'.")
         self.info = SignalInfo(
             self.info.id, "intensity", "g/kWh", "WattTime", f"v3, model {model}", METHODS[self._config.signal_type]
         )
+
+    def _must_exist(self, error: StatusError) -> None:
+        """Raise UnknownZoneError where the account has no such region, and that is why the service said no."""
+        if error.status not in NO_SUCH:
+            return
+        try:
+            told = self._link.json("v3/my-access", {})["signal_types"]
+            regions = {r["region"] for s in told if s["signal_type"] == self._config.signal_type for r in s["regions"]}
+        except (SourceError, KeyError, TypeError):
+            return
+        if regions and self.zone not in regions:
+            what = f"WattTime, for {self._config.signal_type} and this account,"
+            raise UnknownZoneError(what, self.zone, regions) from error
 
     def close(self) -> None:
         """Let go of connections."""

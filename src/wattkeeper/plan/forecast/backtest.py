@@ -68,6 +68,14 @@ def roll(
     return Rolled(model.name, np.asarray(origins, np.int64), made, came)
 
 
+def then(rolled: Rolled, origin: int, made: Floats) -> Rolled:
+    """Return forecasts and one more, of which nothing has come yet."""
+    return Rolled(
+        rolled.model, np.append(rolled.origins, origin), np.vstack((rolled.made, made)),
+        np.vstack((rolled.came, np.full_like(made, np.nan))),
+    )  # fmt: skip
+
+
 JUDGED_DAYS = 56
 """Last days whose errors choose the model: what was best in another season may not be now."""
 

@@ -66,6 +66,7 @@ _PENALTY = (3.0, 30.0, 100.0, 300.0)
 _PLENTY_DAYS = 300
 """Days to learn from with which the penalties are as above."""
 _SEASON_DAYS = 28
+"""Half-life of a day in the mean day, and the first days that are not learned from."""
 _LOOK_DAYS = 8
 _LEAST_DAYS = 8
 """Days to learn from; with fewer the profile stands in."""
@@ -73,11 +74,32 @@ _CUT_HOURS = WEEK
 """Targets beyond a week are forecast as the same hour within it: what is that far no longer depends on today."""
 
 
-def ridge(history: Floats, hours: int) -> Predict:
-    """Fit a ridge regression of each hour ahead on the last days, both less the mean day of the last four weeks.
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another hourly series that begins with the one forecast, of which `known` hours after each origin are told."""
+
+    values: Floats
+    known: int
+
+    def seen_from(self, end: int, days: int) -> Floats:
+        """Return what is told at each of some origins a day apart, the last at hour `end`, (days, 24 + known).
+
+        The day before an origin and the hours known after it, less the mean of the four weeks before it.
+        """
+        reach = end + self.known
+        whole = filled(np.concatenate((self.values[:reach], np.full(max(reach - len(self.values), 0), np.nan))))
+        sums = np.concatenate(([0.0], np.cumsum(whole)))
+        at = end - DAY * np.arange(days - 1, -1, -1)
+        level = (sums[at] - sums[at - _SEASON_DAYS * DAY]) / (_SEASON_DAYS * DAY)
+        return np.asarray(whole[at[:, None] + np.arange(-DAY, self.known)] - level[:, None], np.float64)
+
+
+def ridge(history: Floats, hours: int, beside: Beside | None = None) -> Predict:
+    """Fit a ridge regression of each hour ahead on the last days, both less the mean day before the origin.
 
     Features of an origin: the 24 hours before it, the means of the last eight days, the mean day of the week before,
-    the weekday, and the season of the year. All hours of a day ahead are solved at once.
+    the weekday, the season of the year, and what is told of a series beside it. All hours of a day ahead are solved at
+    once. No forecast leaves the range of what was.
     """
     ahead = min(hours, _CUT_HOURS)
     span = -(-ahead // DAY)
@@ -88,6 +110,8 @@ def ridge(history: Floats, hours: int) -> Predict:
     if len(origins) < _LEAST_DAYS:
         return profile(history, hours)
     x, season = _features(days, origins)
+    if beside is not None:
+        x = np.concatenate((x, beside.seen_from(len(history) - (span * DAY), len(origins))), axis=1)
     at = origins[:, None] + np.arange(span)
     y = days[at].reshape(len(origins), -1)[:, :ahead] - np.tile(season, (1, span))[:, :ahead]
     sound = told[at].reshape(len(origins), -1)[:, :ahead].mean(axis=1) > 0.5
@@ -96,12 +120,16 @@ def ridge(history: Floats, hours: int) -> Predict:
     x, y = x[sound], y[sound]
     centre, width = x.mean(axis=0), x.std(axis=0) + 1e-9
     scaled, mean = (x - centre) / width, y.mean(axis=0)
+    low, high = np.nanmin(history), np.nanmax(history)
     weights = _solved(scaled.T @ scaled, scaled.T @ (y - mean), max(_PLENTY_DAYS / len(x), 1.0) ** 2)
 
     def predict(past: Floats) -> Floats:
         known = days_of(filled(past))
         now, day = _features(known, np.array([len(known)]), turn=len(days) - len(known))
+        if beside is not None:
+            now = np.concatenate((now, beside.seen_from(len(past), 1)), axis=1)
         found = ((now - centre) / width @ weights + mean)[0] + np.tile(day[0], span)[:ahead]
+        found = np.clip(found, low, high)
         if hours <= ahead:
             return np.asarray(found, np.float64)
         return np.concatenate((found, np.tile(found[-WEEK:], -(-hours // WEEK))))[:hours]
@@ -118,16 +146,16 @@ def _solved(gram: Floats, target: Floats, scarce: float) -> Floats:
     return np.concatenate(solved, axis=1)
 
 
-def blend(history: Floats, hours: int) -> Predict:
+def blend(history: Floats, hours: int, beside: Beside | None = None) -> Predict:
     """Fit two ridge regressions, of the values and of their logarithms, and take the mean of what they say.
 
     The first tends to the mean of what may come, the second to its median, which is lower where high values stand out.
     Where a value is not above 0 the first stands alone.
     """
-    plain = ridge(history, hours)
+    plain = ridge(history, hours, beside)
     if not (history[~np.isnan(history)] > 0).all():
         return plain
-    logs = ridge(np.log(history), hours)
+    logs = ridge(np.log(history), hours, beside)
 
     def predict(past: Floats) -> Floats:
         if not (past[~np.isnan(past)] > 0).all():
@@ -140,10 +168,11 @@ def blend(history: Floats, hours: int) -> Predict:
 def _features(days: Floats, origins: np.ndarray, turn: int = 0) -> tuple[Floats, Floats]:
     """Return features, (origins, 24 + 8 + 24 + 7 + 2), and the mean day before each origin, (origins, 24).
 
-    turn: days by which `days` is shorter at its end than the past a model was fitted to, for weekday and season.
+    In the mean a day counts half as much as one four weeks after it. turn: days by which `days` is shorter at its end
+    than the past a model was fitted to, for weekday and season.
     """
-    sums = np.concatenate((np.zeros((1, DAY)), np.cumsum(days, axis=0)))
-    season = (sums[origins] - sums[origins - _SEASON_DAYS]) / _SEASON_DAYS
+    weights = 2.0 ** ((np.arange(len(days)) - len(days)) / _SEASON_DAYS)[:, None]
+    season = np.cumsum(days * weights, axis=0)[origins - 1] / np.cumsum(weights, axis=0)[origins - 1]
     look = days[origins[:, None] - np.arange(_LOOK_DAYS, 0, -1)] - season[:, None, :]
     since = len(days) - origins + turn
     year = 2 * np.pi * since / 365.25
@@ -164,3 +193,12 @@ MODELS: tuple[Model, ...] = (
     Model("ridge", "ridge regression on the last eight days", ridge, refit_days=1),
     Model("blend", "mean of ridge regressions of the values and of their logarithms", blend, refit_days=1),
 )
+
+
+def priced(prices: Beside) -> Model:
+    """Return a model that is told day-ahead prices: the blend, with the prices among its features."""
+
+    def fit(history: Floats, hours: int) -> Predict:
+        return blend(history, hours, prices)
+
+    return Model("prices", "the blend, told day-ahead prices", fit, refit_days=1)
