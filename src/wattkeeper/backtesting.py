@@ -124,6 +124,7 @@ class Backtest:
     bound_g: float
     skipped: dict[str, str]
     rejects: tuple[Reject, ...]
+    currency: str | None = None
 
 
 def backtest(
@@ -174,6 +175,7 @@ def backtest(
     return Backtest(
         stages, grid, known_ms, past.cut, len(past.jobs), len(free.intersection(past.jobs.ids)), setting, rows, bound_g,
         skipped, tuple(rejects),
+        " + ".join(sorted({p.info.unit.partition("/")[0] for p in prices if p is not None})) or None,
     )  # fmt: skip
 
 
@@ -368,6 +370,7 @@ def to_json(found: Backtest) -> dict[str, Any]:
         "signals_end": iso(found.known_ms),
         "deadlines_cut": found.cut,
         "slot_min": found.grid.slot_ms / 60_000,
+        "currency": found.currency,
         "jobs": found.jobs,
         "jobs_without_deadline": found.undated,
         "setting": asdict(found.setting),

@@ -22,6 +22,7 @@ from wattkeeper.integrations.csvfile.rows import read_rows
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.budget import Budget, BudgetError, Load, allot, even
 from wattkeeper.planning import Usual
+from wattkeeper.report.budgeted import SITE, Held
 
 JOB_COLUMNS = ("job_id", "gpus", "curve", "tier", "floor", "weight", "row", "start", "end")
 """Columns of a jobs file; the first three must be there."""
@@ -60,11 +61,12 @@ class Limit:
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A time in which neither jobs nor limits change: the caps, and what one cap for all would lose (None: breaks a
-    floor). limits_kw: facility power by row, "" for the site; None where there is none."""
+    floor). limits_kw: facility power by row, "" for the site. free_w: what each leaves for the GPUs [W]."""
 
     start_ms: int
     end_ms: int
     limits_kw: dict[str, float]
+    free_w: dict[str, float]
     budget: Budget
     usual: Budget | None
 
@@ -114,12 +116,13 @@ def budget(running: Sequence[Running], limits: Sequence[Limit], setting: Setting
             )
             for row, kw in holds.items()
         }
+        left_w = dict(free_w)
         site_w = free_w.pop("", np.inf)
         try:
             made = allot(loads, site_w, free_w)
         except BudgetError as error:
             raise error if begin == -_ALWAYS_MS else BudgetError(f"From {iso(begin)} on: {error}") from None
-        found.append(Stretch(begin, end, holds, made, even(loads, site_w, free_w)))
+        found.append(Stretch(begin, end, holds, left_w, made, even(loads, site_w, free_w)))
     if not found:
         raise ConfigError("No job runs while a limit holds. Check the times of both files.")
     return found
@@ -324,6 +327,7 @@ def to_json(found: Sequence[Stretch]) -> dict[str, Any]:
                 "start": _when(one.start_ms),
                 "end": _when(one.end_ms),
                 "limits_kw": one.limits_kw,
+                "free_for_gpus_w": one.free_w,
                 "gpu_power_w": one.budget.power_w,
                 "loss_gpus": one.budget.loss,
                 "least_loss_gpus": one.budget.least_loss,
@@ -339,6 +343,28 @@ def to_json(found: Sequence[Stretch]) -> dict[str, Any]:
             for one in found
         ]
     }  # fmt: skip
+
+
+SHOWN_MS = MS_PER_HOUR
+"""How long a limit is drawn that always holds [ms]."""
+
+
+def chart_rows(found: Sequence[Stretch], now_ms: int) -> list[Held]:
+    """Return what the figure draws; where a limit always holds, from now_ms on, and at least an hour."""
+    rows = []
+    for one in found:
+        start_ms, end_ms = one.start_ms, one.end_ms
+        if start_ms == -_ALWAYS_MS:
+            start_ms = now_ms if end_ms == _ALWAYS_MS else min(now_ms, end_ms - SHOWN_MS)
+        end_ms = max(now_ms, start_ms) + SHOWN_MS if end_ms == _ALWAYS_MS else end_ms
+        for row, limit_kw in one.limits_kw.items():
+            caps = [c for c in one.budget.caps if not row or row in c.rows]
+            drawn: dict[str, float] = {}
+            for c in caps:
+                drawn[c.tier] = drawn.get(c.tier, 0.0) + c.gpus * c.power_w
+            full_w = sum(c.gpus * c.full_w for c in caps)
+            rows.append(Held(row or SITE, start_ms, end_ms, limit_kw, one.free_w[row], full_w, drawn))
+    return rows
 
 
 def _when(time_ms: int) -> str | None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.cli import keys
 from tests.cli.test_commands import run
 
 JOBS = """job_id,gpus,curve,tier,floor,row,start,end
@@ -87,3 +88,20 @@ def test_faults_are_one_line(files):
         assert done.returncode == 1
         assert words in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_page_and_the_keys(files):
+    """Title, limits and the totals of the worst time; every key of the JSON is told; a limit without an end is drawn too."""
+    pytest.importorskip("altair")
+    words = (files / "jobs.csv", "--limits", files / "limits.csv", "--margin", 0)
+    done = run("budget", *words, "--json", "--figure", files / "caps.html")
+    text = (files / "caps.html").read_text().partition("<script")[0]
+    always = run("budget", files / "jobs.csv", "--limit", 30, "--figure", files / "caps.svg")
+
+    assert done.returncode == 0, done.stderr
+    assert "<h1>Power budget of jobs.csv</h1>" in text
+    assert all(one in text for one in ("Most lost", "10-01 12:00", "One cap for all"))
+    keys.check("budget", json.loads(done.stdout))
+    assert always.returncode == 0, always.stderr
+    assert (files / "caps.svg").stat().st_size < 100_000
+    assert max(len(line) for line in always.stdout.splitlines()) <= 80
