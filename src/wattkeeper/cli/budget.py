@@ -108,7 +108,9 @@ CAPS = ("Job", "Tier", "Row", "GPUs", "Cap W", "Full W", "Throughput", "Lost")
 
 
 def _when(text: str | None, begin: str) -> str:
-    return begin if text is None else text[5:16].replace("T", " ")
+    from wattkeeper.report.words import minute
+
+    return begin if text is None else minute(text)[5:]
 
 
 def _stretch(one: dict[str, Any], begin: str) -> tuple[str, ...]:

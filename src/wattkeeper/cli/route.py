@@ -95,12 +95,10 @@ SLOTS = 48
 """Slots that the terminal and the page show."""
 
 
-def _when(text: str) -> str:
-    return text[:16].replace("T", " ")
-
-
 def _span(told: dict[str, Any]) -> str:
-    return f"Routes from {_when(told['start'])} to {_when(told['end'])} UTC, slots of {told['slot_min']:g} min"
+    from wattkeeper.report.words import minute
+
+    return f"Routes from {minute(told['start'])} to {minute(told['end'])} UTC, slots of {told['slot_min']:g} min"
 
 
 def _heads(told: dict[str, Any]) -> tuple[str, ...]:
@@ -160,10 +158,10 @@ def _words(told: dict[str, Any]) -> list[str]:
 
 def _unserved(told: dict[str, Any]) -> list[str]:
     """Return in sentences which requests are not served, and why."""
-    from wattkeeper.report.words import grouped
+    from wattkeeper.report.words import grouped, minute
 
     lines = [
-        f"{_when(one['start'])}: {grouped(one['requests'])} requests of {one['origin']} are not served: {one['why']}."
+        f"{minute(one['start'])}: {grouped(one['requests'])} requests of {one['origin']} are not served: {one['why']}."
         for one in told["unserved"][:SHOWN]
     ]
     more = len(told["unserved"]) - SHOWN
@@ -175,6 +173,7 @@ def _slots(found: Routed) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
     import numpy as np
 
     from wattkeeper.core.clock import iso
+    from wattkeeper.report.words import minute
 
     made, grid = found.planned, found.grid
     names = [f"{s.id} {v.name}" for s in found.sites for v in found.service.variants]
@@ -185,8 +184,7 @@ def _slots(found: Routed) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
     used = [int(i) for i in np.flatnonzero(sums.any(0))]
     shown = [i for i in used if sums[:, i].sum() >= 0.01 * sums.sum()]
     rows = [
-        (f"{iso(grid.at_ms(t))[5:16].replace('T', ' ')}", *(f"{sums[t, i] / whole[t, 0]:.0%}" for i in shown))
-        for t in range(grid.slots)
+        (minute(iso(grid.at_ms(t)))[5:], *(f"{sums[t, i] / whole[t, 0]:.0%}" for i in shown)) for t in range(grid.slots)
     ]
     return [names[i] for i in shown], rows, [names[i] for i in used if i not in shown]
 

@@ -12,7 +12,7 @@ from wattkeeper.planning.told import chart_rows, gpus_of, intensities, powers_of
 from wattkeeper.report import charts
 from wattkeeper.report.page import cards, chart, listed, page, plain_table
 from wattkeeper.report.planned import figure, notes
-from wattkeeper.report.words import amount, carbon, count, duration, grouped, percent, source
+from wattkeeper.report.words import amount, carbon, count, duration, grouped, minute, percent, source
 
 MOST_ROWS = 200
 """Jobs in the page's table, those that save most first; --json has all."""
@@ -35,11 +35,7 @@ def write_figure(found: Outlook, title: str, path: Path) -> None:
 def span_of(found: Outlook) -> str:
     """Return the time that was planned."""
     grid = found.grid
-    return f"{_when(iso(grid.start_ms))} to {_when(iso(grid.end_ms))} UTC, slots of {grid.slot_ms / 60_000:g} min"
-
-
-def _when(text: str) -> str:
-    return text[:16].replace("T", " ")
+    return f"{minute(iso(grid.start_ms))} to {minute(iso(grid.end_ms))} UTC, slots of {grid.slot_ms / 60_000:g} min"
 
 
 def headline(found: Outlook) -> str:
