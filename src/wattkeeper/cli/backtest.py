@@ -48,9 +48,7 @@ def backtest(
     ),
     money: float = typer.Option(0.0, min=0.0, help="What a unit of money is worth [g CO2e]."),
     delay: float = typer.Option(0.0, min=0.0, help="What an hour of delay of one GPU is worth [g CO2e]."),
-    figure: Path | None = typer.Option(
-        None, "--figure", "--html", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
-    ),
+    figure: Path | None = common.PAGE,
     json: bool = common.JSON,
 ) -> None:
     """Run a history of jobs again under policies, on the sites' GPUs and against their signals.
