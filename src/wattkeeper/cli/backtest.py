@@ -48,9 +48,7 @@ def backtest(
     ),
     money: float = typer.Option(0.0, min=0.0, help="What a unit of money is worth [g CO2e]."),
     delay: float = typer.Option(0.0, min=0.0, help="What an hour of delay of one GPU is worth [g CO2e]."),
-    figure: Path | None = typer.Option(
-        None, "--figure", "--html", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
-    ),
+    figure: Path | None = common.PAGE,
     json: bool = common.JSON,
 ) -> None:
     """Run a history of jobs again under policies, on the sites' GPUs and against their signals.
@@ -169,17 +167,19 @@ def _cells(found: Backtest, row: Row, *, brief: bool = False) -> tuple[str, ...]
 
 def _words(found: Backtest) -> list[str]:
     from wattkeeper.backtesting import COUNTERFACTUAL
-    from wattkeeper.report.words import count, grouped
+    from wattkeeper.core.clock import iso
+    from wattkeeper.report.words import count, grouped, minute
 
     setting = found.setting
     seen = setting.forecast if not setting.error else f"with an error of {setting.error:.0%}"
     where = ", ".join(f"{one.gpus} GPUs of {one.site}" for one in found.stages)
+    known = minute(iso(found.known_ms))
     signals = []
     for info in dict.fromkeys(one.signal for one in found.stages):
         method = ", ".join(filter(None, (info.provider, info.method)))
         signals.append(f"{info.id}{f' ({method})' if method else ''}")
     words = [
-        f"{grouped(found.jobs)} jobs from {_when(found.grid.start_ms)} to {_when(found.known_ms)} UTC on {where}, in slots of "
+        f"{grouped(found.jobs)} jobs from {minute(iso(found.grid.start_ms))} to {known} UTC on {where}, in slots of "
         f"{found.grid.slot_ms // 60_000} min; forecast: {seen}.",
         f"Intensity: {'; '.join(signals)}. Energy is that of the jobs"
         + (f" above {setting.idle_w:g} W of an idle GPU." if setting.idle_w else ", idle GPUs not counted."),
@@ -200,7 +200,7 @@ def _words(found: Backtest) -> list[str]:
     if found.cut or after_kwh:
         words.insert(
             1,
-            f"The signals end {_when(found.known_ms)} UTC, and no policy may plan beyond: {count(found.cut, 'deadline')} moved "
+            f"The signals end {known} UTC, and no policy may plan beyond: {count(found.cut, 'deadline')} moved "
             f"up to it. What the queue pushes past it (at most {grouped(after_kwh, 1)} kWh) is weighed with the mean until then.",
         )
     if len(found.stages) > 1:
@@ -238,12 +238,6 @@ def _left(found: Backtest) -> list[str]:
         else:
             left += [f"{name}: {why}." for name in names]
     return left + [f"{f'row {reject.row}: ' if reject.row else ''}{reject.reason}." for reject in found.rejects]
-
-
-def _when(time_ms: int) -> str:
-    from wattkeeper.core.clock import iso
-
-    return iso(time_ms)[:16].replace("T", " ")
 
 
 def _write(found: Backtest, path: Path) -> None:

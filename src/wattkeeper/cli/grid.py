@@ -167,7 +167,7 @@ def _draw(hourly: Hourly, ahead: Hourly | None, *, shown: bool = True) -> None:
     values, marks, styles, hours = columns(hourly, ahead, COLUMNS)
     for line in in_terminal(values, info.unit, marks, styles):
         out.print(line)
-    each = "an hour" if hours == 1 else f"{grouped(hours, 1)} h"
+    each = "an hour" if hours == 1 else f"{grouped(hours)} h"
     out.print(Text(f"{'':10}{iso(hourly.start_ms)} on, UTC; a column is {each}", style="dim"))
     gaps = hourly.gaps()
     lost_h = sum(b - a for a, b in gaps) / 3_600_000
