@@ -103,9 +103,11 @@ def svg_of(spec: dict[str, Any]) -> str:
 
 
 def check_figure(path: Path) -> None:
-    """Raise ConfigError for an ending that is no figure's."""
+    """Raise ConfigError for an ending that is no figure's, or a directory that is not there."""
     if path.suffix not in FIGURES:
         raise ConfigError(f"A figure cannot be written as '{path.suffix}'. Use .svg, .png or .html.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"Cannot write {path}: there is no directory {path.parent}. Make it first.")
 
 
 def write_figure(spec: dict[str, Any], path: Path) -> None:
