@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.again import along, plan_ahead
-from wattkeeper.plan.bound import Prices, climb, no_prices
+from wattkeeper.plan.bound import Prices, climb
 from wattkeeper.plan.modes import NOWHERE
 from wattkeeper.plan.place import Plan, improve, plan
 from wattkeeper.plan.placement import Placement, placements
@@ -119,7 +119,7 @@ def planner(history: History, foresight: Foresight, progress: Callable[[int, int
             since, prices, starting = slot, (rest, found.prices), {}
             if (found.places.mode == NOWHERE).any():
                 queue, _ = _queues(hurried, seen, rest, slot, known, nobody, free, due, 0.0)
-                found = plan(queue, prices=no_prices(queue))
+                found = plan(queue)
             for j, one in zip(known[queue.planned].tolist(), placements(queue, found.places), strict=True):
                 if one:
                     starting.setdefault(one.slots[0][0] - int(history.moving[j, number[one.site]]), []).append((j, one))
