@@ -13,6 +13,7 @@ from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Weights
 from wattkeeper.planning import outlook
 from wattkeeper.planning.held import held_gpus
+from wattkeeper.planning.printed import printed
 
 GRID = Grid(START, HOUR, 4)
 TWO = """[[site]]
@@ -51,7 +52,7 @@ def test_each_hour_counts_until_the_limit(two, tmp_path):
     jobs = [slurm_job(1, 6, nodes="n[1-2],m1", until_h=1.5), slurm_job(2, 1, nodes="m1", until_h=-2)]
     jobs += [slurm_job(3, 4, nodes="x9", until_h=1), slurm_job(4, 4, "PENDING")]
     queue.write_text(json.dumps({"jobs": jobs}))
-    held, notes = held_gpus(queue, two.tree(), GRID)
+    held, notes = held_gpus(printed(queue).running, two.tree(), GRID)
 
     assert {site: h.tolist() for site, h in held.items()} == {"a": [4, 4, 0, 0], "b": [3, 2, 0, 0]}
     assert notes == [
@@ -99,6 +100,6 @@ def test_workloads_that_have_their_quota_hold_it(tmp_path):
         workload("waits", []),
     ]
     (tmp_path / "q.json").write_text(json.dumps({"items": items}))
-    held, _ = held_gpus(tmp_path / "q.json", made.tree(), GRID)
+    held, _ = held_gpus(printed(tmp_path / "q.json").running, made.tree(), GRID)
 
     assert [h.tolist() for h in held.values()] == [[16, 8, 8, 8]]

@@ -20,7 +20,8 @@ _MOST_SLOTS = 1_000_000
 def plan(
     queue: Path = typer.Argument(
         ...,
-        help="CSV or Parquet: job_id, gpus, duration_h, power_w, and more; or .json of squeue or kubectl. See below.",
+        help="CSV or Parquet: job_id, gpus, duration_h, power_w, and more; or what squeue, sacct or kubectl print. "
+        "- reads standard input. See below.",
     ),
     book: Path = common.BOOK,
     start: str | None = typer.Option(None, "--from", help="First instant planned. Default: the next full slot."),
@@ -53,10 +54,15 @@ def plan(
     where data must be moved), levels (cap levels, SLOWDOWN@POWER such as 1.06@0.8;1.25@0.7), suspendable (yes, no),
     resume_min, resume_kwh, delay_weight, user, duration_quantiles (PERCENT@HOURS such as 50@2;90@5.5; duration_h is then
     the longest), confidence_pct, profile (HOURS@WATTS of one GPU such as 0.5@300;2@700), curve (watts of a GPU @
-    throughput, in place of levels). A .json file is what `squeue --json` or `kubectl get workloads -A -o json`
-    prints: jobs that wait are planned, and say such wishes in their comment or annotations.
+    throughput, in place of levels).
+
+    The queue may also be what a scheduler prints: `squeue --json`, `sacct --json`, their text parted by |, or
+    `kubectl get workloads,jobs,pods -A` with -o json or -o yaml. Jobs that wait are planned, and say such wishes in
+    their comment or annotations; those that run keep their GPUs.
 
     Jobs that cannot be planned are named and the exit code is then 3.
+
+    Example: squeue --json | wattkeeper plan - --book mybook
 
     Example: wattkeeper plan queue.csv --book mybook --hours 48 --money 500 --figure plan.html
     """
@@ -72,10 +78,10 @@ def plan(
     with common.usage():
         held, drawn_kw = planning.parse_by_site(gpus, "--gpus"), planning.parse_by_site(power, "--power")
     opened = common.open_book(book)
-    with common.progress("planning"):
+    with common.progress("planning"), common.given(queue) as source:
         found = planning.outlook(
             opened,
-            queue,
+            source,
             grid=Grid(start_ms, slot_ms, max(int(hours * 60 // slot), 1)),
             weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay, fairness_g=fairness),
             gpus=held,
@@ -99,10 +105,33 @@ def plan(
 
 def _show(found: Outlook, most: int) -> None:
     from wattkeeper.core.clock import iso
-    from wattkeeper.report.words import carbon, percent
 
     out = common.console()
     out.print(f"Plan from {iso(found.grid.start_ms)} to {iso(found.grid.end_ms)}", style="bold")
+    if found.lines:
+        _summary(found)
+    else:
+        out.print("Nothing to plan: no job of the queue that could be read waits for GPUs.")
+    for note in found.notes:
+        out.print(f"{note}.", style="dim")
+    out.print()
+    if len(found.users) > 1:
+        out.print(_users(found, most))
+        out.print()
+    if found.lines:
+        out.print(_jobs(found, most))
+    for line in (x for x in found.lines if x.planned is None):
+        out.print(f"{line.job}: {line.why}.", style="red")
+    for reject in found.rejects:
+        named = f"{reject.text} (row {reject.row})" if reject.text else f"row {reject.row}"
+        out.print(f"{named}: {reject.reason}.", style="red")
+
+
+def _summary(found: Outlook) -> None:
+    """Print the sums, the bound, and which signals they are made of."""
+    from wattkeeper.report.words import carbon, percent
+
+    out = common.console()
     out.print(_totals(found))
     if found.made.unplaced:
         out.print("No gap is stated: not every job has a place.", style="bold red")
@@ -121,18 +150,6 @@ def _show(found: Outlook, most: int) -> None:
         for kind in ("intensity forecast", "price forecast"):
             if kind in infos:
                 out.print(f"{site}: {kind} {infos[kind].id} ({infos[kind].version})", style="dim")
-    for note in found.notes:
-        out.print(f"{note}.", style="dim")
-    out.print()
-    if len(found.users) > 1:
-        out.print(_users(found, most))
-        out.print()
-    out.print(_jobs(found, most))
-    for line in (x for x in found.lines if x.planned is None):
-        out.print(f"{line.job}: {line.why}.", style="red")
-    for reject in found.rejects:
-        named = f"{reject.text} (row {reject.row})" if reject.text else f"row {reject.row}"
-        out.print(f"{named}: {reject.reason}.", style="red")
 
 
 def _totals(found: Outlook) -> Table:
