@@ -17,7 +17,7 @@ from wattkeeper.integrations.kubernetes import queue as kubernetes
 from wattkeeper.integrations.slurm import listed
 from wattkeeper.integrations.slurm import queue as slurm
 
-PRINTS = "squeue --json, sacct --json or kubectl get workloads.kueue.x-k8s.io,jobs,pods -A -o json"
+PRINTS = "squeue --json, sacct --json or kubectl get jobs,pods -A -o json"
 
 _YAML = re.compile(rb"(?:%YAML|---|[A-Za-z]+:)(?:\s|$)")
 _HEAD_BYTES = 1 << 16

@@ -103,7 +103,7 @@ def test_empty_fields_are_nothing():
     """A server may print null where there is nothing."""
     one = workload("a", maximumExecutionTimeSeconds=60)
     empty = {**one, "status": {"conditions": None}}
-    none = {**one, "spec": None, "status": None}
+    none = {**workload("b"), "spec": None, "status": None}
 
     assert len(list(waiting({"items": [empty, none]}))) == 1
     assert list(waiting({"kind": "List", "items": None})) == []

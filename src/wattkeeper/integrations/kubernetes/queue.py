@@ -79,7 +79,12 @@ def _listed(told: Object) -> Iterator[tuple[Key, Asking | str, Key | None]]:
     Objects that another listed one stands for are left out; their pods tell how it fares.
     """
     items = _items(told)
-    listed = {(kind, name_of(one)): one for one in items if (kind := _kind(one))}
+    listed: dict[Key, Object] = {}
+    for one in items:
+        if kind := _kind(one):
+            key = kind, name_of(one)
+            if listed.setdefault(key, one) != one:
+                yield key, f"another {kind} has the same name", None
     if items and not listed:
         raise ValueError(f"an item is a {items[0].get('kind')}, not a Workload, Job, JobSet or Pod")
     stand = _stand(listed)

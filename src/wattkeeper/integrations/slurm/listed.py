@@ -13,7 +13,7 @@ from wattkeeper.integrations.slurm.sacct import NEVER, rows_of, time_ms
 
 SQUEUE = (
     'SLURM_TIME_FORMAT=%s squeue -O "JobArrayID:|,State:|,UserName:|,tres-alloc:|,TimeLimit:|,EndTime:|,EligibleTime:|,'
-    'Deadline:|,NodeList:|,Reason:|,Dependency:|,Comment:|,Name:"'
+    'Deadline:|,NodeList:|,Reason:|,Dependency:|,Comment:|,Name:|"'
 )
 SACCT = (
     "SLURM_TIME_FORMAT=%s sacct -aXP -s PD,R,S -S now-7days -E now+7days "
@@ -46,7 +46,7 @@ def of_text(name: str, text: str) -> tuple[dict[str, Any], list[Reject]]:
 
     Times without an offset are UTC. Raises ImportFileError that says the command where a column is missing.
     """
-    header, *lines = text.rstrip("\n").split("\n")
+    header, *lines = (line.strip().removesuffix("|") for line in text.split("\n"))
     fields = tuple(COLUMNS.get(c.strip().lower().replace("_", ""), c.strip()) for c in header.split("|"))
     needed = {"job_id": "JobID", "job_state": "State", "time_limit": "TimeLimit"}
     missing = [words for field, words in needed.items() if field not in fields]
@@ -55,6 +55,8 @@ def of_text(name: str, text: str) -> tuple[dict[str, Any], list[Reject]]:
         raise ImportFileError(f"{name}: no column {', '.join(missing)}, parted by |. Print: {SQUEUE} or: {SACCT}")
     rejects: list[Reject] = []
     jobs = []
+    if fields[-1] in {"name", "comment"}:  # what users write may have a | of its own
+        lines = ["|".join(c.replace("|", " ") for c in line.split("|", len(fields) - 1)) for line in lines]
     for at, row in rows_of(name, lines, 2, fields, rejects):
         try:
             if "." not in row["job_id"]:
