@@ -305,12 +305,12 @@ def test_signals_that_are_not_there_are_told(made, tmp_path):
 
 def test_standard_input_and_an_empty_queue(made, tmp_path):
     """A dash reads a pipe, a pod's List as well as a table; a header alone, an empty List or table is nothing to plan."""
-    words = ("--book", made / "book", "--from", "2026-10-01", "--hours", 6)
+    words = ("--book", made / "book", "--from", "2026-10-01", "--hours", 6, "--gpus", "b=2")
     held = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": {"phase": "Running"}}
     held["spec"] = {"nodeName": "n1", "containers": [{"resources": {"limits": {"nvidia.com/gpu": 3}}}]}
     job = {"job_id": 7, "job_state": "PENDING", "tres_req_str": "gres/gpu=2", "time_limit": 60}
     queue = json.dumps({"jobs": [{**job, "comment": "wattkeeper: power_w=500, sites=a, tier=elastic"}]})
-    done = run("plan", "-", *words, "--json", "--gpus", "b=2", input=queue)
+    done = run("plan", "-", *words, "--json", input=queue)
     table = run("plan", "-", *words, "--json", input="job_id,gpus,duration_h,power_w\nx,1,1,500\n")
     wrong = run("plan", "-", *words, input=queue[:-3])
     (tmp_path / "header.csv").write_text("job_id,gpus,duration_h,power_w\n")

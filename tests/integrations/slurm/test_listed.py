@@ -12,7 +12,7 @@ from wattkeeper.integrations.slurm.queue import running, waiting
 
 SQUEUE = """\
 JOBID|STATE|USER|TRES_ALLOC|TIME_LIMIT|END_TIME|ELIGIBLE_TIME|DEADLINE|NODELIST|REASON|DEPENDENCY|COMMENT|NAME|
-1|PENDING|root|cpu=1,node=1,gres/gpu=4|1:30:00|1795302837|1795297437|1795380237||BeginTime|(null)|wattkeeper: tier=elastic, power_w=600|wrap|
+1|PENDING|root|gres/gpu=4|1:30:00|1795302837|1795297437|1795380237||BeginTime|(null)|wattkeeper: tier=elastic, power_w=600|wrap|
 2_[1,3%1]|PENDING|root|cpu=1,mem=1000M,node=1,billing=1,gres/gpu=4|1:30:00|1795302837|1795297437|N/A||BeginTime|(null)|(null)|wrap|
 6|PENDING|root|cpu=1,mem=1000M,node=1,billing=1,gres/gpu=1|5:00|N/A|N/A|N/A||Dependency|afterok:4(unfulfilled)|(null)|wrap|
 7+0|PENDING|root|cpu=1,mem=1000M,node=1,billing=1,gres/gpu=1|5:00|1795297737|1795297437|N/A||BeginTime|(null)|(null)|wrap|
