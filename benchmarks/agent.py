@@ -10,6 +10,7 @@ value each (research of 2026-11).
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import signal
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,6 +233,18 @@ def measure(rates: tuple[float, ...], warm_s: float, seconds: float) -> dict[tup
         return costs
 
 
+NEEDED = {"zeus": "zeus", "zeus_bare": "zeus", "codecarbon": "codecarbon"}
+"""The package that each player is of, beside ours."""
+
+
+def missing(players: Sequence[str]) -> str:
+    """Return what to install so that the players can play; "" where nothing is missing."""
+    lacking = sorted({NEEDED[p] for p in players if p in NEEDED and importlib.util.find_spec(NEEDED[p]) is None})
+    if not lacking:
+        return ""
+    return f"{' and '.join(lacking)} not installed: uv sync --all-extras --group bench"
+
+
 def wait_for(file: Path) -> None:
     """Wait until a process has begun its work."""
     end_s = time.monotonic() + 60
@@ -272,6 +286,8 @@ def main() -> int:
     if given.play:
         play(given.play, given.hz, given.folder)
         return 0
+    if lacking := missing(PLAYERS):
+        raise SystemExit(lacking)
     from attribution import Bars
 
     bars = Bars()

@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 
 from wattkeeper import loop
-from wattkeeper.backtesting import Setting, backtest, book_history, read_history, to_json
+from wattkeeper.backtesting import Setting, backtest, to_json
 from wattkeeper.core.errors import ConfigError, SignalGapError, UnknownNameError
 from wattkeeper.core.roles import Intake, SignalInfo
 from wattkeeper.core.schema import SIGNALS
+from wattkeeper.histories import book_history, read_history
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Job
 from wattkeeper.plan.simulate.cluster import Fleet, Stretches, intake
@@ -58,6 +59,7 @@ def test_savings_name_what_they_are_against(tmp_path):
     assert rows["run now"].regret_g == pytest.approx(300)
     assert rows["run now"].above_bound == pytest.approx(3.0)
     told = to_json(found)
+    assert (found.undated, told["jobs_without_deadline"]) == (1, 1)
     assert told["counterfactual"].startswith("each job at its release at its own site, first come")
     assert told["sites"][0]["intensity"] == {"id": "intensity:x", "provider": "test", "method": "average"}
 
@@ -108,6 +110,42 @@ def test_faults_say_what_and_where(tmp_path):
         sites, jobs = given.pop("sites"), given.pop("jobs")
         with pytest.raises(kind, match=words.replace(".", r"\.")):
             backtest(book, sites, jobs, **given)
+
+
+def test_what_cannot_be_is_left_out_with_its_reason(tmp_path):
+    """A job of 11 years (and no memory for it), one below 0 W, one of 1e300 W; and where none is left, the first reason."""
+    book = book_of(tmp_path, [400.0] * 6)
+    (fine,) = jobs_at(0)
+    odd = [
+        replace(fine, id="long", duration_ms=100_000 * HOUR),
+        replace(fine, id="below", power_w=-5.0),
+        replace(fine, id="huge", power_w=1e300),
+    ]
+    soon = Setting(slack_ms=2 * HOUR)
+    found = backtest(book, [], [fine, *odd], gpus={"a": 1}, setting=soon, names=["threshold"])
+
+    assert found.jobs == 1
+    assert found.skipped == {
+        "long": "it lasts 100000 h, longer than the signals reach",
+        "below": "its power is -0.005 kW for each GPU; give one between 0 and 100",
+        "huge": "its power is 1e+297 kW for each GPU; give one between 0 and 100",
+    }
+    with pytest.raises(ConfigError, match=r"None of the 1 jobs can be run again\. The first, long: it lasts 100000 h"):
+        backtest(book, [], odd[:1], gpus={"a": 1}, setting=soon)
+    (tmp_path / "h.csv").write_text(
+        "job_id,gpus,duration_h,power_w,release,sites\n"
+        "a,1,1,nan,2026-01-01T00:00Z,\nb,1,1e300,9,2026-01-01T00:00Z,\nc,1,1,9,2026-01-01T00:00Z,a:1:inf\n"
+    )
+    jobs, rejects = read_history(tmp_path / "h.csv")
+    assert [r.reason for r in rejects] == [
+        "power_w is not finite",
+        "duration_h has a time of more than a thousand years",
+        "sites has 'a:1:inf'; write SITE or SITE:KWH:MINUTES, parted by ;",
+    ]  # fmt: skip
+    with pytest.raises(
+        ConfigError, match=r"None of the 3 jobs can be run again\. The first, row 2: power_w is not finite"
+    ):
+        backtest(book, [], jobs, gpus={"a": 1}, setting=soon, rejects=rejects)
 
 
 def test_no_policy_plans_beyond_the_end_of_the_signal(tmp_path):
@@ -227,7 +265,7 @@ def test_a_history_knows_how_long_each_job_took(tmp_path):
 
 def test_a_books_own_jobs_run_again(tmp_path):
     """A simulated month in the ledger, read back: same GPUs, durations and power; run now draws the same energy."""
-    book = book_of(tmp_path, [400, 300, 100, 200, 500, 500, 100, 50] * 4)
+    book = book_of(tmp_path, [400, 300, 100, 200, 500, 500, 100, 50] * 4, more="[[site]]\nid = 'other'\n")
     jobs = np.arange(3)
     start_ms = START + HOUR * np.array([0, 1, 4])
     held = Stretches(
@@ -250,7 +288,8 @@ def test_a_books_own_jobs_run_again(tmp_path):
         ("z", 4, 2 * HOUR, 500.0, START + 4 * HOUR),
     ]
     assert [j.id for j in part] == ["y"]
-    run = backtest(book, [], found, setting=Setting(slack_ms=4 * HOUR), names=[])
+    assert book_history(book, ["other"], START, START + 8 * HOUR) == ([], [])  # all of them ran at a
+    run = backtest(book, ["a"], found, setting=Setting(slack_ms=4 * HOUR), names=[])
     ledger = (
         book.postings.scan().filter(pl.col("job_id").is_not_null()).select(pl.col("carbon_g").sum()).collect().item()
     )

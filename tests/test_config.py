@@ -54,7 +54,7 @@ def test_a_node_group_becomes_nodes_and_gpus():
             "^MIG instance 'm' stands in 'a', which is no gpu",
         ),
         ("[[site]\n", "is not TOML"),
-        ("", r"site: Field required|site"),
+        ("", r"site: is missing|site"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(text, message):
@@ -84,6 +84,14 @@ def test_a_site_file_is_text_with_or_without_a_byte_order_mark(tmp_path):
     path.write_text(SITE, "utf-16")
     with pytest.raises(ConfigError, match=r"is not UTF-8 text\. Save it in UTF-8\.$"):
         config.load(path)
+
+
+def test_a_host_list_without_end_is_refused_before_it_is_expanded():
+    """A hundred million hosts are counted, not made; so is a square of ranges, and a list of many long ones."""
+    for names in ("n[1-100000000]", "r[1-1000]n[1-1000]", "a[1-150000],b[1-150000]"):
+        with pytest.raises(ConfigError, match=r"at most 200,000 are read"):
+            config.expand_hosts(names)
+    assert len(config.expand_hosts("n[1-9,11-19/2],m7,r[1-2]c[01-03]")) == 9 + 5 + 1 + 6
 
 
 def test_costs_of_several_currencies_are_never_added():

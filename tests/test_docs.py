@@ -37,6 +37,15 @@ def test_every_quantity_is_in_the_nomenclature():
     assert missing == set()
 
 
+def test_no_word_of_the_nomenclature_has_two_meanings():
+    """Each row of its tables names a word once."""
+    text = (DOCS / "reference" / "nomenclature.md").read_text("utf-8")
+    tables = [part.splitlines() for part in text.split("\n## ")]
+    for lines in tables:
+        words = [w.strip() for line in lines if line.startswith("| ") for w in line.split("|")[1].split(",")]
+        assert sorted({w for w in words if words.count(w) > 1 and w}) == []
+
+
 def test_links_between_pages_lead_somewhere():
     """Every relative link in the docs and the README names a file that is there."""
     broken = []

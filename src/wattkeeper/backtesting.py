@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from wattkeeper.attribution import Progress
@@ -19,6 +17,7 @@ from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import Reject, SignalInfo
 from wattkeeper.core.signal import Signal
 from wattkeeper.core.units import MS_PER_DAY, MS_PER_HOUR
+from wattkeeper.histories import sites_named
 from wattkeeper.lake.book import Book
 from wattkeeper.loop import quiet
 from wattkeeper.plan.place import Plan
@@ -26,7 +25,7 @@ from wattkeeper.plan.problem import NEVER_MS, Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies, rolling
 from wattkeeper.plan.simulate.foresight import Foresight, erring, forecast, perfect, recorded, rolled
 from wattkeeper.plan.simulate.history import History, Outcome, Wish, history, run
-from wattkeeper.planning import mean_over, read_queue
+from wattkeeper.planning import mean_over
 from wattkeeper.valuing import signal_of
 
 Floats = NDArray[np.float64]
@@ -43,7 +42,6 @@ COUNTERFACTUAL = (
 
 _AFTER_MS = 2 * MS_PER_DAY
 _LEARNT_DAYS = 365
-_UNKNOWN_MS = -(2**61)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,8 @@ class Stage:
 class Backtest:
     """A history under several policies. skipped: jobs by id, with the reason.
 
-    known_ms: until when the signals reach; no policy plans beyond it, and cut jobs have their deadline there.
+    known_ms: until when the signals reach; no policy plans beyond it, and cut jobs have their deadline there. undated: jobs
+    without a deadline of their own, that may end the setting's slack later than they could.
     """
 
     stages: tuple[Stage, ...]
@@ -119,11 +118,13 @@ class Backtest:
     known_ms: int
     cut: int
     jobs: int
+    undated: int
     setting: Setting
     rows: tuple[Row, ...]
     bound_g: float
     skipped: dict[str, str]
     rejects: tuple[Reject, ...]
+    currency: str | None = None
 
 
 def backtest(
@@ -145,7 +146,7 @@ def backtest(
     Raises ConfigError, UnknownNameError, SignalGapError, ForesightError.
     """
     chosen = sites_named(book, sites)
-    _check(chosen, jobs, setting, names, gpus or {}, signals or {})
+    _check(chosen, jobs, setting, names, gpus or {}, signals or {}, rejects)
     intensity = [_intensity(book, one, (signals or {}).get(one.id)) for one in chosen]
     prices = [signal_of(book, one, "price") for one in chosen]
     for one, price in zip(chosen, prices, strict=True):
@@ -170,8 +171,11 @@ def backtest(
     asked = names or [n for n in NAMES if len(chosen) > 1 or n not in OF_SEVERAL_SITES]
     rows, bound_g = compare(past, _foresight(book, past, intensity, setting), asked, setting, progress)
     known_ms = grid.at_ms(known)
+    free = {job.id for job in jobs if job.deadline_ms is None}
     return Backtest(
-        stages, grid, known_ms, past.cut, len(past.jobs), setting, rows, bound_g, skipped, tuple(rejects)
+        stages, grid, known_ms, past.cut, len(past.jobs), len(free.intersection(past.jobs.ids)), setting, rows, bound_g,
+        skipped, tuple(rejects),
+        " + ".join(sorted({p.info.unit.partition("/")[0] for p in prices if p is not None})) or None,
     )  # fmt: skip
 
 
@@ -232,18 +236,9 @@ def _row(one: Outcome, now: Outcome, best: Outcome, bound_g: float, free: NDArra
     )  # fmt: skip
 
 
-def sites_named(book: Book, sites: Sequence[str]) -> list[SiteConfig]:
-    """Return sites of the book by name; all where none is named. Raises UnknownNameError."""
-    known = {s.id: s for s in book.site_file.site}
-    for name in sites:
-        if name not in known:
-            raise UnknownNameError("site", name, list(known))
-    return [known[name] for name in dict.fromkeys(sites)] or list(known.values())
-
-
 def _check(
     chosen: Sequence[SiteConfig], jobs: Sequence[Job], setting: Setting, names: Sequence[str],
-    gpus: Mapping[str, float], signals: Mapping[str, str],
+    gpus: Mapping[str, float], signals: Mapping[str, str], rejects: Sequence[Reject],
 ) -> None:  # fmt: skip
     """Raise ConfigError or UnknownNameError for what cannot be meant."""
     for name in names:
@@ -259,6 +254,9 @@ def _check(
     for name in (*gpus, *signals):
         if name not in [one.id for one in chosen]:
             raise UnknownNameError("site", name, [one.id for one in chosen])
+    if not jobs and rejects:
+        first = f"{f'row {rejects[0].row}: ' if rejects[0].row else ''}{rejects[0].reason}"
+        raise ConfigError(f"None of the {len(rejects)} jobs can be run again. The first, {first}.")
     if not jobs:
         raise ConfigError("There are no jobs to run again. Choose another period or file.")
 
@@ -296,7 +294,7 @@ def _as_set(job: Job, setting: Setting) -> Job:
     return replace(
         job,
         levels=(),
-        power_w=max(job.power_w - setting.idle_w, 0.0),
+        power_w=max(job.power_w - setting.idle_w, min(job.power_w, 0.0)),
         suspendable=resting,
         resume_ms=job.resume_ms or (setting.resume_ms if resting else 0),
         resume_kwh=job.resume_kwh or (setting.resume_kwh if resting else 0.0),
@@ -304,9 +302,15 @@ def _as_set(job: Job, setting: Setting) -> Job:
 
 
 def _grid(jobs: Jobs, reach_ms: int, setting: Setting) -> tuple[Grid, int]:
-    """Return the time to be run again, to two days after the last deadline, and the slots the signals reach over."""
+    """Return the time to be run again, to two days after the last deadline, and the slots the signals reach over.
+
+    Jobs that last longer than the signals count for nothing here, so that `history` leaves them out.
+    """
     slot_ms = setting.slot_ms
     start_ms = int(jobs.release_ms.min()) // slot_ms * slot_ms
+    jobs = jobs.take(np.flatnonzero(jobs.duration_ms <= max(reach_ms - start_ms, slot_ms)).astype(np.int64))
+    if not len(jobs):
+        return Grid(start_ms, slot_ms, 1), int(reach_ms > start_ms)
     asked = jobs.release_ms + jobs.duration_ms
     wanted = np.where(jobs.deadline_ms == NEVER_MS, asked + setting.slack_ms, jobs.deadline_ms)
     last_ms = int(min(wanted.max(), max(reach_ms, int(asked.max()))))
@@ -350,73 +354,6 @@ def _foresight(book: Book, past: History, intensity: Sequence[Signal], setting: 
     return forecast(true, [one[np.argmax(~np.isnan(one)) if (~np.isnan(one)).any() else len(one) :] for one in before])
 
 
-def read_history(path: Path) -> tuple[list[Job], list[Reject]]:
-    """Return the jobs of a history file, which has the columns of a queue and a release for each job.
-
-    How long each took is known: what a queue says of likely durations is left out.
-    """
-    jobs, rejects = read_queue(path, Grid(_UNKNOWN_MS, 1, 1))
-    missing = [job for job in jobs if job.release_ms == _UNKNOWN_MS]
-    rejects += [Reject(str(path), 0, f"job {job.id} has no release", job.id) for job in missing]
-    return [replace(job, within=()) for job in jobs if job.release_ms != _UNKNOWN_MS], rejects
-
-
-def book_history(
-    book: Book, sites: Sequence[str], start_ms: int, end_ms: int, move: tuple[float, int] | None = None
-) -> tuple[list[Job], list[Reject]]:
-    """Return the jobs of some sites (none named: all) that began in [start_ms, end_ms) and ended, as the book knows them.
-
-    Release is when a job was asked for (or began, where nobody knows), power the ledger's energy over its GPU time, and
-    its home the site where it drew most. move: energy over PUE [kWh] and time [ms] that moving a job's data to another
-    of the sites takes; None to leave each where it was.
-    """
-    chosen = [one.id for one in sites_named(book, sites)]
-    rows = book.jobs().filter(pl.col("start_ms").is_between(start_ms, end_ms, closed="left"))
-    drawn = (
-        book.job_days.scan()
-        .filter(pl.col("site").is_in(chosen) & pl.col("job_id").is_not_null())
-        .group_by("job_id", "site")
-        .agg(pl.col("energy_mj").sum())
-        .sort("energy_mj", "site", descending=True)
-        .group_by("job_id", maintain_order=True)
-        .agg(pl.col("energy_mj").sum(), pl.col("site").first())
-        .collect()
-    )
-    tree = book.tree()
-    gpu_assets = [a.id for site in chosen for a in tree.walk(site) if a.kind == "gpu"]
-    counted = (
-        book.allocations()
-        .filter(pl.col("asset").is_in(gpu_assets))
-        .group_by("job_id")
-        .agg(pl.col("asset").n_unique().cast(pl.Int64).alias("counted"))
-    )
-    rows = rows.join(drawn, on="job_id", how="left").join(counted, on="job_id", how="left").sort("start_ms", "job_id")
-    jobs, rejects = [], []
-    for row in rows.iter_rows(named=True):
-        gpus = row["gpus"] or row["counted"]
-        why = _unfit(row, gpus)
-        if why:
-            rejects.append(Reject("book", 0, f"job {row['job_id']} {why}", row["job_id"]))
-            continue
-        length_ms = row["end_ms"] - row["start_ms"]
-        release_ms = row["start_ms"] if row["submit_ms"] is None else row["submit_ms"]
-        power_w = row["energy_mj"] / length_ms / gpus  # mJ / ms = W
-        allowed = {row["site"]: (0.0, 0)} | ({s: move for s in chosen if s != row["site"]} if move else {})
-        jobs.append(Job(row["job_id"], gpus, length_ms, power_w, release_ms, sites=allowed))
-    return jobs, rejects
-
-
-def _unfit(row: Mapping[str, Any], gpus: int | None) -> str:
-    """Return why a job of a book cannot be run again; nothing where it can."""
-    if row["end_ms"] is None:
-        return "has not ended"
-    if row["end_ms"] <= row["start_ms"]:
-        return "has no duration"
-    if not gpus:
-        return "held no GPUs"
-    return "" if row["energy_mj"] is not None else "has no energy at these sites in the ledger"
-
-
 def to_json(found: Backtest) -> dict[str, Any]:
     """Return everything as plain data."""
     return {
@@ -433,7 +370,9 @@ def to_json(found: Backtest) -> dict[str, Any]:
         "signals_end": iso(found.known_ms),
         "deadlines_cut": found.cut,
         "slot_min": found.grid.slot_ms / 60_000,
+        "currency": found.currency,
         "jobs": found.jobs,
+        "jobs_without_deadline": found.undated,
         "setting": asdict(found.setting),
         "counterfactual": COUNTERFACTUAL,
         "bound_weighed_g": found.bound_g,

@@ -22,6 +22,7 @@ from wattkeeper.integrations.csvfile.rows import read_rows
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.budget import Budget, BudgetError, Load, allot, even
 from wattkeeper.planning import Usual
+from wattkeeper.report.budgeted import SITE, Held
 
 JOB_COLUMNS = ("job_id", "gpus", "curve", "tier", "floor", "weight", "row", "start", "end")
 """Columns of a jobs file; the first three must be there."""
@@ -60,11 +61,12 @@ class Limit:
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A time in which neither jobs nor limits change: the caps, and what one cap for all would lose (None: breaks a
-    floor). limits_kw: facility power by row, "" for the site; None where there is none."""
+    floor). limits_kw: facility power by row, "" for the site. free_w: what each leaves for the GPUs [W]."""
 
     start_ms: int
     end_ms: int
     limits_kw: dict[str, float]
+    free_w: dict[str, float]
     budget: Budget
     usual: Budget | None
 
@@ -90,6 +92,8 @@ def budget(running: Sequence[Running], limits: Sequence[Limit], setting: Setting
         )
     if not running:
         raise ConfigError("There are no jobs to cap.")
+    if negative := [row for row, kw in (setting.base_kw or {}).items() if kw < 0]:
+        raise ConfigError(f"The base of '{negative[0]}' is below 0 kW. Give IT power that no cap changes.")
     low, high = min(x.start_ms for x in limits), max(x.end_ms for x in limits)
     ends = {low, high, *(t for x in limits for t in (x.start_ms, x.end_ms))}
     ends |= {t for x in running for t in (x.start_ms, x.end_ms) if low < t < high}
@@ -106,18 +110,38 @@ def budget(running: Sequence[Running], limits: Sequence[Limit], setting: Setting
             continue
         free_w = {
             row: 1000
-            * (kw * (1 - setting.margin) / setting.pue - (base_kw.get(row, 0.0) if row else sum(base_kw.values())))
+            * (
+                kw * (1 - setting.margin) / setting.pue
+                - sum(base_kw.get(one, 0.0) for one in _within(row, base_kw, loads))
+            )
             for row, kw in holds.items()
         }
+        left_w = dict(free_w)
         site_w = free_w.pop("", np.inf)
         try:
             made = allot(loads, site_w, free_w)
         except BudgetError as error:
             raise error if begin == -_ALWAYS_MS else BudgetError(f"From {iso(begin)} on: {error}") from None
-        found.append(Stretch(begin, end, holds, made, even(loads, site_w, free_w)))
+        found.append(Stretch(begin, end, holds, left_w, made, even(loads, site_w, free_w)))
     if not found:
         raise ConfigError("No job runs while a limit holds. Check the times of both files.")
     return found
+
+
+def _within(row: str, rows: Collection[str], loads: Sequence[Load]) -> set[str]:
+    """Return those of some rows that are part of a row, itself too: all are part of the site, ""."""
+    if not row:
+        return set(rows)
+    inner = [x.rows[: x.rows.index(row)] for x in loads if row in x.rows]
+    return {row, *itertools.chain.from_iterable(inner)}
+
+
+def check_rows(running: Sequence[Running], limits: Sequence[Limit]) -> None:
+    """Raise ConfigError for a row that has a limit and no job ever stands in: a misspelt one would limit nothing."""
+    known = {row for x in running for row in x.load.rows}
+    if strange := sorted({x.row for x in limits if x.row} - known):
+        told = f"The jobs stand in {', '.join(sorted(known))}" if known else "No job has a row"
+        raise ConfigError(f"Row '{strange[0]}' has a limit and no job. {told}.")
 
 
 def always(kw: float | None, rows_kw: Mapping[str, float]) -> list[Limit]:
@@ -133,17 +157,32 @@ def read_jobs(path: Path) -> list[Running]:
         gpus = cells["gpus"]
         if gpus != int(gpus):
             raise ImportFileError(f"{path} row {row}: gpus is not a whole number.")
-        found.append(_running(cells, int(gpus), cells.get("row") or "", path, row))
+        where = tuple(part.strip() for part in (cells.get("row") or "").split(";") if part.strip())
+        found.append(_running(cells, int(gpus), where, path, row))
     return found
 
 
 def _jobs(path: Path, columns: Sequence[str], required: int, *reals: str) -> list[tuple[int, dict[str, Any]]]:
     """Return the rows of a jobs file, of whose columns the first few must be there."""
     reals = ("floor", "weight", *reals)
-    return read_rows(path, columns[:required], columns[required:], reals=reals, times=["start", "end"])
+    rows = read_rows(path, columns[:required], columns[required:], reals=reals, times=["start", "end"])
+    seen: set[str] = set()
+    for row, cells in rows:
+        if cells["job_id"] in seen:
+            raise ImportFileError(f"{path} row {row}: job {cells['job_id']} is there twice.")
+        seen.add(cells["job_id"])
+        _check_span(path, row, cells)
+    return rows
 
 
-def _running(cells: Mapping[str, Any], gpus: int, where: str, path: Path, row: int) -> Running:
+def _check_span(path: Path, row: int, cells: Mapping[str, Any]) -> None:
+    """Raise ImportFileError for a row that ends before it starts."""
+    start, end = cells.get("start"), cells.get("end")
+    if start is not None and end is not None and end <= start:
+        raise ImportFileError(f"{path} row {row}: its end {iso(end)} is not after its start {iso(start)}.")
+
+
+def _running(cells: Mapping[str, Any], gpus: int, where: tuple[str, ...], path: Path, row: int) -> Running:
     power, throughput = _curve(cells["curve"], path, row)
     load = Load(
         cells["job_id"], gpus, power, throughput, (cells.get("tier") or "deadline").strip().lower(),
@@ -189,12 +228,12 @@ def book_jobs(book: Book, at_ms: int, path: Path | None, rows: Collection[str]) 
         job = cells["job_id"]
         if job not in held:
             raise ImportFileError(f"{path} row {row}: job {job} holds no GPUs at {iso(at_ms)} by the book.")
-        found[job] = _running(cells, held[job].gpus, _row_of(tree, job, held[job], rows), path or Path(), row)
+        found[job] = _running(cells, held[job].gpus, _rows_of(tree, job, held[job], rows), path or Path(), row)
     lone = [job for job in held if job not in found]
     drawn_w = _drawn_w(book, at_ms, {job: held[job] for job in lone})
     for job, watts in drawn_w.items():
-        row_of = _row_of(tree, job, held[job], rows)
-        load = Load(job, held[job].gpus, np.array([watts]), np.ones(1), "critical", row=row_of)
+        rows_of = _rows_of(tree, job, held[job], rows)
+        load = Load(job, held[job].gpus, np.array([watts]), np.ones(1), "critical", rows=rows_of)
         found[job] = Running(load, -_ALWAYS_MS, _ALWAYS_MS)
     return [found[job] for job in held], lone
 
@@ -246,13 +285,14 @@ def _drawn_w(book: Book, at_ms: int, held: Mapping[str, Holder]) -> dict[str, fl
     return found
 
 
-def _row_of(tree: AssetTree, job: str, held: Holder, rows: Collection[str]) -> str:
-    """Return the asset with a limit of its own that a job's GPUs stand under, the nearest; "" for none."""
-    found = {next((a for a in (gpu, *tree.ancestors(gpu)) if a in rows), "") for gpu in held.assets}
+def _rows_of(tree: AssetTree, job: str, held: Holder, rows: Collection[str]) -> tuple[str, ...]:
+    """Return the assets with a limit of their own that a job's GPUs stand under, the nearest first."""
+    found = {tuple(a for a in (gpu, *tree.ancestors(gpu)) if a in rows) for gpu in held.assets}
     if len(found) > 1:
+        apart = " and ".join(sorted(one[0] if one else "none" for one in found))
         raise ConfigError(
-            f"Job {job} holds GPUs under {' and '.join(sorted(f or 'none' for f in found))}, and has one cap, so that it "
-            "counts towards one row. Limit the site, or an asset above both."
+            f"Job {job} holds GPUs under {apart}, and has one cap, so that it counts towards one row. Limit the site, or an "
+            "asset above both."
         )
     return found.pop()
 
@@ -260,6 +300,10 @@ def _row_of(tree: AssetTree, job: str, held: Holder, rows: Collection[str]) -> s
 def read_limits(path: Path) -> list[Limit]:
     """Return the limits of a file. Raises ImportFileError with the row of what cannot be read."""
     rows = read_rows(path, LIMIT_COLUMNS[:3], LIMIT_COLUMNS[3:], reals=["limit_kw"], times=["start", "end"])
+    for row, cells in rows:
+        _check_span(path, row, cells)
+        if cells["limit_kw"] < 0:
+            raise ImportFileError(f"{path} row {row}: limit_kw is below 0.")
     return [Limit(c["start"], c["end"], c["limit_kw"], c.get("row") or "") for _, c in rows]
 
 
@@ -283,13 +327,14 @@ def to_json(found: Sequence[Stretch]) -> dict[str, Any]:
                 "start": _when(one.start_ms),
                 "end": _when(one.end_ms),
                 "limits_kw": one.limits_kw,
+                "free_for_gpus_w": one.free_w,
                 "gpu_power_w": one.budget.power_w,
                 "loss_gpus": one.budget.loss,
                 "least_loss_gpus": one.budget.least_loss,
                 "one_cap_for_all_loss_gpus": one.usual.loss if one.usual else None,
                 "caps": [
                     {
-                        "job_id": c.job, "tier": c.tier, "row": c.row or None, "gpus": c.gpus, "cap_w": c.power_w,
+                        "job_id": c.job, "tier": c.tier, "row": ";".join(c.rows) or None, "gpus": c.gpus, "cap_w": c.power_w,
                         "full_w": c.full_w, "throughput": c.throughput, "capped": c.capped,
                     }
                     for c in one.budget.caps
@@ -298,6 +343,28 @@ def to_json(found: Sequence[Stretch]) -> dict[str, Any]:
             for one in found
         ]
     }  # fmt: skip
+
+
+SHOWN_MS = MS_PER_HOUR
+"""How long a limit is drawn that always holds [ms]."""
+
+
+def chart_rows(found: Sequence[Stretch], now_ms: int) -> list[Held]:
+    """Return what the figure draws; where a limit always holds, from now_ms on, and at least an hour."""
+    rows = []
+    for one in found:
+        start_ms, end_ms = one.start_ms, one.end_ms
+        if start_ms == -_ALWAYS_MS:
+            start_ms = now_ms if end_ms == _ALWAYS_MS else min(now_ms, end_ms - SHOWN_MS)
+        end_ms = max(now_ms, start_ms) + SHOWN_MS if end_ms == _ALWAYS_MS else end_ms
+        for row, limit_kw in one.limits_kw.items():
+            caps = [c for c in one.budget.caps if not row or row in c.rows]
+            drawn: dict[str, float] = {}
+            for c in caps:
+                drawn[c.tier] = drawn.get(c.tier, 0.0) + c.gpus * c.power_w
+            full_w = sum(c.gpus * c.full_w for c in caps)
+            rows.append(Held(row or SITE, start_ms, end_ms, limit_kw, one.free_w[row], full_w, drawn))
+    return rows
 
 
 def _when(time_ms: int) -> str | None:

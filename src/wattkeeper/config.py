@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -377,12 +378,39 @@ def _expand(group: NodeGroupConfig) -> list[Asset]:
     return found
 
 
+MOST_HOSTS = 200_000
+"""Hosts that one list may name; more is a slip of the pen, and would fill the memory."""
+
+_BRACKETS, _RANGE = re.compile(r"\[([^\]]*)\]"), re.compile(r"(\d+)-(\d+)(?:/(\d+))?")
+
+
 def expand_hosts(names: str) -> list[str]:
-    """Return the host names of a list such as n[01-16,20]. Raises ConfigError when it cannot be read."""
+    """Return the host names of a list such as n[01-16,20]. Raises ConfigError when it cannot be read or is too long."""
+    if (many := _hosts_at_most(names)) > MOST_HOSTS:
+        raise ConfigError(f"Host list '{names[:80]}' names up to {many:,} hosts; at most {MOST_HOSTS:,} are read.")
     try:
         return [str(n) for n in NodeSet(names)]
     except NodeSetParseError as error:
         raise ConfigError(f"Host list '{names}' cannot be read: {error}. Write it like n[01-16,20].") from error
+
+
+def _hosts_at_most(names: str) -> int:
+    """Return how many hosts a list may name at most, without naming them: they are counted before they are made."""
+    many = 0
+    for one in re.split(r",(?![^\[]*\])", names):
+        here = 1
+        for inside in _BRACKETS.findall(one):
+            here *= sum(_range_length(part) for part in inside.split(","))
+        many += here
+    return many
+
+
+def _range_length(part: str) -> int:
+    found = _RANGE.fullmatch(part.strip())
+    if found is None:
+        return 1
+    first, last, step = (int(x or 1) for x in found.groups())
+    return max((last - first) // max(step, 1) + 1, 1)
 
 
 def load(path: Path) -> SiteFile:
@@ -408,6 +436,8 @@ def validate(model: type[_Model], table: dict[str, Any], where: str) -> _Model:
         first = error.errors()[0]
         keys = [p for p in first["loc"] if isinstance(p, int) or (p not in _BRANCHES and "[" not in p)]
         said = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        if first["type"] == "missing":
+            said = "is missing"
         if first["type"] == "extra_forbidden":
             said = f"unknown key{_near(str(keys[-1]), model, keys[:-1])}"
         more = sum(e["loc"][: len(keys)] != tuple(keys) for e in error.errors()[1:])

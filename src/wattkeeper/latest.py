@@ -38,6 +38,11 @@ class Latest:
                 samples += _samples(batch, now_ms)
         return found, sorted(samples, key=lambda s: s.time_ms)
 
+    def newest_ms(self) -> int | None:
+        """Return when the newest reading of the book's tables is of [ms UTC]; None where there is none."""
+        found = self._book.readings.table.scan().select(pl.col("time_ms").max()).collect().item()
+        return None if found is None else int(found)
+
     def _folded(self, now_ms: int) -> list[Sample]:
         """Return the last two readings of each meter."""
         rows = (

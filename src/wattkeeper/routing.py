@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from wattkeeper.config import validate
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, ImportFileError
 from wattkeeper.core.roles import SignalInfo
@@ -21,6 +22,8 @@ from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Site, Weights
 from wattkeeper.plan.route import Origin, Routing, Service, Variant, lay_out, nearest, quality_of, route, shares
 from wattkeeper.planning import sites_of
+from wattkeeper.report.planned import Step
+from wattkeeper.report.routed import UNSERVED, Share
 
 Floats = NDArray[np.float64]
 
@@ -77,6 +80,12 @@ class Routed:
     signals: dict[str, dict[str, SignalInfo]]
 
     @property
+    def currency(self) -> str | None:
+        """What costs are in; None without a price."""
+        units = {found["price"].unit.partition("/")[0] for found in self.signals.values() if "price" in found}
+        return " + ".join(sorted(units)) if self.priced else None
+
+    @property
     def saving(self) -> float | None:
         """Carbon saved over that of the usual split; None where either does not serve all."""
         usual_g = float(self.usual.carbon_g.sum())
@@ -123,15 +132,11 @@ def routed(
 def read_service(path: Path) -> ServiceFile:
     """Read a service file. Raises ConfigError with the place of what is wrong."""
     try:
-        return ServiceFile.model_validate(tomllib.loads(path.read_text("utf-8")))
+        return validate(ServiceFile, tomllib.loads(path.read_text("utf-8")), str(path))
     except OSError as error:
         raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {place}: {first['msg']}.") from error
 
 
 def _demand(config: ServiceFile, grid: Grid) -> dict[str, Floats]:
@@ -147,19 +152,31 @@ def _demand(config: ServiceFile, grid: Grid) -> dict[str, Floats]:
 
 
 def read_requests(path: Path, config: ServiceFile, grid: Grid) -> dict[str, Floats]:
-    """Return requests per hour in each slot, by origin, from a file with a row for each slot and origin."""
-    found = {o.name: np.full(grid.slots, np.nan) for o in config.origin}
+    """Return requests per hour in each slot, by origin, from a file: the mean of the rows in each slot.
+
+    A slot without a row is refused, and so are two rows of one origin and time.
+    """
+    sums = {o.name: np.zeros(grid.slots) for o in config.origin}
+    counts = {o.name: np.zeros(grid.slots) for o in config.origin}
+    seen: set[tuple[str, int]] = set()
     for row, cells in read_rows(path, ("time", "origin", "requests_per_h"), reals=["requests_per_h"], times=["time"]):
-        if cells["origin"] not in found:
-            raise ImportFileError(f"{path} row {row}: origin '{cells['origin']}' is not in the service file.")
-        slot = (cells["time"] - grid.start_ms) // grid.slot_ms
+        origin, time_ms = cells["origin"], cells["time"]
+        if origin not in sums:
+            raise ImportFileError(f"{path} row {row}: origin '{origin}' is not in the service file.")
+        if (origin, time_ms) in seen:
+            raise ImportFileError(f"{path} row {row}: there are two rows of '{origin}' at {iso(time_ms)}.")
+        if cells["requests_per_h"] < 0:
+            raise ImportFileError(f"{path} row {row}: requests_per_h is below 0.")
+        seen.add((origin, time_ms))
+        slot = (time_ms - grid.start_ms) // grid.slot_ms
         if 0 <= slot < grid.slots:
-            found[cells["origin"]][slot] = cells["requests_per_h"]
-    for origin, values in found.items():
-        if np.isnan(values).any():
-            hole = int(np.isnan(values).argmax())
+            sums[origin][slot] += cells["requests_per_h"]
+            counts[origin][slot] += 1
+    for origin, count in counts.items():
+        if not count.all():
+            hole = int((count == 0).argmax())
             raise ImportFileError(f"{path} has no requests of '{origin}' for the slot at {iso(grid.at_ms(hole))}.")
-    return found
+    return {origin: sums[origin] / counts[origin] for origin in sums}
 
 
 def to_json(found: Routed) -> dict[str, Any]:
@@ -174,6 +191,7 @@ def to_json(found: Routed) -> dict[str, Any]:
         "start": iso(grid.start_ms),
         "end": iso(grid.end_ms),
         "slot_min": grid.slot_ms / 60_000,
+        "currency": found.currency,
         "routes": [
             {
                 "start": iso(grid.at_ms(t)), "origin": found.origins[o].name, "site": found.sites[s].id,
@@ -193,6 +211,26 @@ def to_json(found: Routed) -> dict[str, Any]:
             for site, infos in found.signals.items()
         },
     }  # fmt: skip
+
+
+def chart_rows(found: Routed) -> tuple[list[Step], list[Share]]:
+    """Return what the figure draws: intensity by site and slot, and who answers how many requests an hour."""
+    grid, made = found.grid, found.planned
+    steps = [
+        Step(site.id, grid.at_ms(t), grid.at_ms(t + 1), None if np.isnan(value) else float(value))
+        for site in found.sites
+        for t, value in enumerate(np.broadcast_to(np.asarray(site.intensity_g_per_kwh, np.float64), grid.slots))
+    ]
+    shares = [
+        Share(grid.at_ms(t), grid.at_ms(t + 1), found.sites[s].id, found.service.variants[v].name, n / grid.slot_h)
+        for t, s, v, n in zip(
+            made.slot.tolist(), made.site.tolist(), made.variant.tolist(), made.requests.tolist(), strict=True
+        )
+    ]
+    for t in np.flatnonzero(made.unserved.any(0)).tolist():
+        lost = float(made.unserved[:, t].sum()) / grid.slot_h
+        shares.append(Share(grid.at_ms(t), grid.at_ms(t + 1), UNSERVED, UNSERVED, lost))
+    return steps, shares
 
 
 def totals(found: Routed, one: Routing) -> dict[str, Any]:
@@ -221,6 +259,7 @@ def _unserved(found: Routed, one: Routing) -> list[dict[str, Any]]:
             "start": iso(found.grid.at_ms(int(t))),
             "origin": found.origins[int(o)].name,
             "requests": float(one.unserved[o, t]),
+            "why": one.why[int(o), int(t)],
         }
         for o, t in np.argwhere(one.unserved > 0)
     ]

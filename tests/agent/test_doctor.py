@@ -8,9 +8,10 @@ from tests.agent.receiver import Receiver
 from tests.daemons import free_port
 from wattkeeper import config
 from wattkeeper.agent.doctor import Line, examine, examine_target
-from wattkeeper.agent.look import Seen
+from wattkeeper.agent.look import Seen, asked
 from wattkeeper.config import AgentConfig
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.core.errors import ConfigError
 from wattkeeper.core.live import Discovery, Sample
 
 NOW_MS = 1_795_000_000_000
@@ -181,3 +182,9 @@ def test_a_server_that_is_not_there_and_a_book_that_is_none(tmp_path):
         )
     ]
     assert [line.grade for line in target(tmp_path)] == ["fault"]
+
+
+def test_a_source_that_needs_more_says_what_to_set():
+    """An address alone names no UPS: the sentence names the key and how to give it."""
+    with pytest.raises(ConfigError, match=r"^nut also needs ups: .*Say it with --set ups=…$"):
+        asked("nut", "127.0.0.1:1", [])

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.cli import keys
 from tests.cli.test_commands import run
 
 JOBS = """job_id,gpus,curve,tier,floor,row,start,end
@@ -71,13 +72,15 @@ def test_what_cannot_be_kept_is_refused_with_its_floor(files):
 
 def test_faults_are_one_line(files):
     """No limit, a curve that cannot be read, a missing column, a time that is none, jobs outside of all limits."""
+    over_time = ("--limits", files / "limits.csv")
     cases = [
         ((), JOBS, "There is no limit. Give --limit KW"),
         (("--limit", 9), JOBS.replace("400@0.9;700@1", "400-700"), "row 2: curve has '400-700'; write WATTS@THROUGHPUT"),
         (("--limit", 9), "job_id,gpus\nx,1\n", "has no column 'curve'"),
         (("--limit", 9), JOBS.replace("2026-10-01T14:00", "noon"), "row 4: end cannot be read"),
         (("--limit", 9), JOBS.replace("deadline", "gold"), "Job train: its tier is none of critical, deadline, elastic."),
-        (("--limits", files / "limits.csv"), "job_id,gpus,curve,end\nx,1,700@1,2020-01-01\n", "No job runs while a limit holds."),
+        (over_time, "job_id,gpus,curve,end,row\nx,1,700@1,2020-01-01,r1\n", "No job runs while a limit holds."),
+        (over_time, "job_id,gpus,curve\nx,1,700@1\n", "Row 'r1' has a limit and no job. No job has a row."),
     ]  # fmt: skip
     for options, text, words in cases:
         (files / "jobs.csv").write_text(text)
@@ -85,3 +88,20 @@ def test_faults_are_one_line(files):
         assert done.returncode == 1
         assert words in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_page_and_the_keys(files):
+    """Title, limits and the totals of the worst time; every key of the JSON is told; a limit without an end is drawn too."""
+    pytest.importorskip("altair")
+    words = (files / "jobs.csv", "--limits", files / "limits.csv", "--margin", 0)
+    done = run("budget", *words, "--json", "--figure", files / "caps.html")
+    text = (files / "caps.html").read_text().partition("<script")[0]
+    always = run("budget", files / "jobs.csv", "--limit", 30, "--figure", files / "caps.svg")
+
+    assert done.returncode == 0, done.stderr
+    assert "<h1>Power budget of jobs.csv</h1>" in text
+    assert all(one in text for one in ("Most lost", "10-01 12:00", "One cap for all"))
+    keys.check("budget", json.loads(done.stdout))
+    assert always.returncode == 0, always.stderr
+    assert (files / "caps.svg").stat().st_size < 100_000
+    assert max(len(line) for line in always.stdout.splitlines()) <= 80

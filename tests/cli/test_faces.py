@@ -15,6 +15,7 @@ import pytest
 from wattkeeper import cli, config, loop
 from wattkeeper.cli.imports import refusals
 from wattkeeper.cli.init import STARTER
+from wattkeeper.cli.meters import beside
 from wattkeeper.cli.statement import Bearer, By
 from wattkeeper.core.roles import Reject
 from wattkeeper.lake.book import Book
@@ -116,9 +117,10 @@ def book(make):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["statement", "--by", "bogus"], "'bogus' is not one of 'job', 'user'"),
+        (["statement", "--by", "bogus"], "'bogus' is no cut. Choose from job, user"),
         (["statement", "--full-cost", "--by", "node"], "Use --full-cost with --by job, user, project."),
         (["statement", "--period", "garbage"], "Period 'garbage' is not a year"),
+        (["statement", "--by", "x"], "'--by': 'x' is no cut. Choose from job, user, project"),
         (["meters", "--period", "garbage"], "Period 'garbage' is not a year"),
         (["plan", "queue.csv", "--gpus", "4"], "--gpus 4 cannot be read. Write --gpus SITE=NUMBER."),
         (["plan", "queue.csv", "--from", "soon"], "'soon' is not a time."),
@@ -130,6 +132,31 @@ def test_wrong_usage_exits_with_2(monkeypatch, words, message):
 
     assert (code, out) == (2, "")
     assert [message in line for line in err.splitlines()].count(True) == 1
+
+
+@pytest.mark.parametrize(
+    ("gap_pct", "words"),
+    [
+        (None, ""),
+        (-3.25, "−3.2 %"),
+        (199.9, "+199.9 %"),
+        (25519.0, "256 times"),
+        (250.0, "3.5 times"),
+        (1e9, "over 1000 times"),
+    ],
+)
+def test_a_meter_of_something_else_is_told_as_a_factor(gap_pct, words):
+    """25 519 % more is 256.19 times as much: a wrong unit, not a disagreement."""
+    assert beside(gap_pct) == words
+
+
+def test_top_says_how_old_a_book_is(monkeypatch, book):
+    """Its newest reading is of October 2026: nothing is drawn now, and the reader is told since when."""
+    code, out, _ = call(monkeypatch, "top", "--once", "--book", book)
+
+    assert code == 1
+    assert "The book's newest reading is of 2026-10-07 09:00 UTC, " in out
+    assert " d" in out.partition("09:00 UTC, ")[2].partition(" ago.")[0]
 
 
 def test_the_cuts_are_those_of_the_statement():

@@ -7,6 +7,7 @@ import json
 import polars as pl
 import pytest
 
+from tests.cli import keys
 from tests.cli.test_commands import run
 
 SITE = """[[site]]
@@ -98,7 +99,8 @@ def test_the_table_fits_the_terminal(made):
         "huge: it asks for 64 GPUs",
         "odd (row 5):",
         "EUR",
-        "From UTC",
+        "Starts UTC",
+        "saved ",
     ):
         assert words in done.stdout
 
@@ -113,6 +115,48 @@ def test_the_figure_opens_offline(made, tmp_path):
     assert all(word in drawn for word in ("train", "sweep", "run now", "planned", "g CO2e/kWh"))
     assert other.returncode == 1
     assert "A figure cannot be written as '.doc'" in other.stderr
+
+
+def test_the_page_says_what_is_saved_and_how_good_a_plan_can_be(made, tmp_path):
+    """Its title, the totals and what could not be planned, beside the Gantt; nothing is asked of a network.
+
+    train and sweep saved: run now takes 1 750 + 250 and 25 (or more) g, the plan 500 and 275.
+    """
+    pytest.importorskip("altair")
+    assert plan(made, "--figure", tmp_path / "plan.html", "--delay", 0).returncode == 3
+    told = json.loads(plan(made, "--json", "--delay", 0).stdout)
+    whole = (tmp_path / "plan.html").read_text()
+    text = whole.partition("<script")[0]
+
+    assert "<h1>Plan of queue.csv</h1>" in text
+    for words in (
+        "Saved carbon",
+        "Saved money",
+        "Above the bound",
+        "Delay, mean of a job",
+        "2 of 4",
+        "run now",
+        "planned",
+    ):
+        assert words in text
+    assert f"{told['saved']['carbon_g'] / 1000:.2f} kg" in text
+    assert "huge: it asks for 64 GPUs" in text
+    assert told["saved"]["carbon_g"] == pytest.approx(told["now"]["carbon_g"] - told["planned"]["carbon_g"])
+    assert told["saved"]["carbon_part"] == pytest.approx(told["saved"]["carbon_g"] / told["now"]["carbon_g"])
+    assert told["currency"] == "EUR"
+    assert 'src="http' not in whole
+
+
+def test_every_key_of_the_json_is_told(made):
+    keys.check("plan", json.loads(plan(made, "--json").stdout))
+
+
+def test_a_figure_of_another_kind_is_refused_before_planning(made, tmp_path):
+    """The queue does not even exist."""
+    done = run("plan", tmp_path / "none.csv", "--book", made / "book", "--figure", tmp_path / "plan.doc")
+
+    assert done.returncode == 1
+    assert "A figure cannot be written as '.doc'" in done.stderr
 
 
 def test_faults_are_one_line(made, tmp_path):
@@ -263,11 +307,11 @@ def test_capacity_that_cannot_be_is_refused_in_one_line(made, tmp_path):
     for name, text in rows.items():
         (tmp_path / name).write_text(text)
     faults = [
-        (("--gpus", "a=-1"), "Site 'a': gpus is -1"),
-        (("--gpus", "a=inf"), "Site 'a': gpus is inf"),
-        (("--gpus", "a=nan"), "Site 'a': gpus is nan"),
-        (("--power", "a=-5"), "Site 'a': power_kw is -5"),
-        (("--power", "a=nan"), "Site 'a': power_kw is nan"),
+        (("--gpus", "a=-1"), "--gpus a=-1 cannot be. Give a number of at least 0."),
+        (("--gpus", "a=inf"), "--gpus a=inf cannot be. Give a number of at least 0."),
+        (("--gpus", "a=nan"), "--gpus a=nan cannot be. Give a number of at least 0."),
+        (("--power", "a=-5"), "--power a=-5 cannot be. Give a number of at least 0."),
+        (("--power", "a=nan"), "--power a=nan cannot be. Give a number of at least 0."),
         (("--limits", tmp_path / "neg.csv"), "row 2: its end is not after its start, or a limit is below 0."),
         (("--limits", tmp_path / "turn.csv"), "row 2: its end is not after its start, or a limit is below 0."),
         (("--limits", tmp_path / "none.csv"), "limits nothing: it has neither a column gpus nor power_kw."),
@@ -277,7 +321,7 @@ def test_capacity_that_cannot_be_is_refused_in_one_line(made, tmp_path):
     ]
     for words, why in faults:
         done = plan(made, *words)
-        assert done.returncode == 1, (words, done.stdout)
+        assert done.returncode == (1 if words[0] == "--limits" else 2), (words, done.stdout)
         assert why in " ".join(done.stderr.split())
         assert "Traceback" not in done.stderr
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.cli import keys
 from tests.cli.test_commands import run
 
 pytest.importorskip("highspy")
@@ -106,7 +107,7 @@ def test_the_table_fits_the_terminal(made):
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert all(
-        words in done.stdout for words in ("usual", "planned", "No split can be below", "fra 70b", "10-01T01:00")
+        words in done.stdout for words in ("usual", "planned", "No split can be below", "fra 70b", "10-01 01:00")
     )
 
 
@@ -135,7 +136,7 @@ def test_faults_are_one_line(made):
             SERVICE.replace("130", "90"),
             "Origin 'game' has a limit of 90 ms; the nearest site and the fastest variant take 120 ms",
         ),
-        (SERVICE.replace("gpu_s = 1.0", "gpus = 1.0"), "variant.1.gpu_s: Field required."),
+        (SERVICE.replace("gpu_s = 1.0", "gpus = 1.0"), "[[variant]] number 2, gpu_s: is missing."),
         (
             SERVICE.replace("quality = 0.8", "quality = 0.99"),
             "The quality floor 0.99 is above the best variant, 70b with 0.9.",
@@ -149,3 +150,18 @@ def test_faults_are_one_line(made):
         assert words in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
     assert "Cannot read" in route(made, service="none.toml").stderr
+
+
+def test_the_page_and_the_keys(made, tmp_path):
+    """The page has a title, what is saved, and both splits; every key of the JSON is told."""
+    pytest.importorskip("altair")
+    done = route(made, "--figure", tmp_path / "routes.html", "--json")
+    text = (tmp_path / "routes.html").read_text().partition("<script")[0]
+    told = json.loads(done.stdout)
+
+    assert done.returncode == 0, done.stderr
+    assert "<h1>Routes of service.toml</h1>" in text
+    assert f"{100 * told['saving']:.1f}\u2009%" in text
+    assert all(words in text for words in ("usual", "planned", "Above the bound", "Quality, mean", "sto 70b"))
+    assert told["currency"] == "EUR"
+    keys.check("route", told)

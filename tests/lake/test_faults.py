@@ -198,6 +198,30 @@ def test_vacuum_deletes_what_was_replaced_and_nothing_that_is_there(tmp_path):
     assert tried[1] > 1000
 
 
+def test_a_dry_vacuum_counts_the_log_that_would_go(tmp_path):
+    """A log of 40 days ago, with two checkpoints since: the dry run deletes nothing, and tells the very files and bytes."""
+    made = book(tmp_path, SITE + node("n1", 1), [counter("n1/gpu0", 500)])
+    table = made.findings
+    for day in range(25):
+        table.drop(table.files())
+        table.write(table.spec.empty().with_columns(pl.lit("a").alias("site")), ("a", f"{day}"))
+        table.commit()
+    loop.attribute(made)
+    log = table.root / "_delta_log"
+    for path in log.iterdir():
+        os.utime(path, (path.stat().st_mtime - 40 * 86_400,) * 2)
+    before = {p: p.stat().st_size for t in (made.readings.table, *made.plain_tables, *made.ledger.values())
+              for p in t.root.rglob("*") if p.is_file()}  # fmt: skip
+
+    tried = made.vacuum(30, dry_run=True)
+    assert all(p.exists() for p in before)
+    assert made.vacuum(30, dry_run=False) == tried
+    gone = {p: size for p, size in before.items() if not p.exists()}
+
+    assert tried == (len(gone), sum(gone.values()))
+    assert sum(p.parent == log for p in gone) >= 20
+
+
 def test_a_book_attributed_daily_and_vacuumed_weekly_stays_bounded(tmp_path):
     """Files of each log stop growing after the days that are kept; kept versions open, and so does the statement.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from wattkeeper.plan.budget import BudgetError, Load, allot, even
 from wattkeeper.plan.problem import TIERS
 
 STEP_W = 100.0
+ROWS = ((), ("r1", "room"), ("r2", "room"), ("r3",))
+"""Where jobs stand: two racks in one room, and one by itself."""
 
 
 def load(job: str, gpus: int, curve: str, **more: object) -> Load:
@@ -25,7 +28,7 @@ def load(job: str, gpus: int, curve: str, **more: object) -> Load:
 
 @st.composite
 def sites(draw: st.DrawFn) -> tuple[list[Load], float, dict[str, float]]:
-    """Draw jobs with concave curves whose corners are multiples of STEP_W, two rows, and limits in such steps."""
+    """Draw jobs with concave curves whose corners are multiples of STEP_W, rows in a room, and limits in such steps."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     loads = []
     for i in range(draw(st.integers(1, 4))):
@@ -35,10 +38,11 @@ def sites(draw: st.DrawFn) -> tuple[list[Load], float, dict[str, float]]:
         throughput = 1 - gains.sum() + np.concatenate(([0.0], np.cumsum(gains)))
         throughput[-1] = 1.0
         loads.append(Load(f"j{i}", int(rng.integers(1, 3)), power, throughput, str(rng.choice(TIERS)),
-                          weight=float(rng.choice([1.0, 2.0])), row=str(rng.choice(["", "r1", "r2"]))))  # fmt: skip
+                          weight=float(rng.choice([1.0, 2.0])), rows=ROWS[rng.integers(4)]))  # fmt: skip
     full = sum(x.gpus * x.power_w[-1] for x in loads)
     site_w = STEP_W * int(rng.integers(1, full / STEP_W + 1))
-    return loads, site_w, {"r1": STEP_W * int(rng.integers(1, 12))} if rng.random() < 0.6 else {}
+    limits = {name: STEP_W * int(rng.integers(1, 12)) for name in ("r1", "room") if rng.random() < 0.6}
+    return loads, site_w, limits
 
 
 def every_way(loads: list[Load], site_w: float, rows_w: dict[str, float]) -> tuple[float, ...] | None:
@@ -53,7 +57,7 @@ def every_way(loads: list[Load], site_w: float, rows_w: dict[str, float]) -> tup
         if sum(w * x.gpus for w, x in zip(way, loads, strict=True)) > site_w + 1e-6:
             continue
         if any(
-            sum(w * x.gpus for w, x in zip(way, loads, strict=True) if x.row == r) > limit + 1e-6
+            sum(w * x.gpus for w, x in zip(way, loads, strict=True) if r in x.rows) > limit + 1e-6
             for r, limit in rows_w.items()
         ):
             continue
@@ -125,8 +129,8 @@ def test_lower_tiers_give_first():
 def test_a_row_has_its_own_limit():
     """Row r may have 1 kW of the site's 10: its two jobs share it, the other has all it wants."""
     jobs = [
-        load("a", 1, "300@0.8 700@1", row="r"),
-        load("b", 1, "300@0.5 700@1", row="r"),
+        load("a", 1, "300@0.8 700@1", rows=("r",)),
+        load("b", 1, "300@0.5 700@1", rows=("r",)),
         load("o", 1, "300@0.1 700@1"),
     ]
     found = allot(jobs, 10_000, {"r": 1000})
@@ -137,12 +141,55 @@ def test_a_row_has_its_own_limit():
         allot(jobs, 10_000, {"r": 500})
 
 
+def test_rows_that_overlap_are_refused():
+    """Jobs a and b share feeder f, b and c share feeder g: neither lies within the other, and greedy is not exact."""
+    jobs = [load(j, 1, "300@0.5 700@1", rows=rows) for j, rows in (("a", ("f",)), ("b", ("f", "g")), ("c", ("g",)))]
+
+    with pytest.raises(BudgetError, match="Rows f and g share some jobs, and each has others"):
+        allot(jobs, 1800, {"f": 1000, "g": 1000})
+    with pytest.raises(BudgetError, match="The limit of row f is not a number"):
+        allot(jobs, 1800, {"f": np.nan})
+
+
 def test_a_curve_that_is_not_concave_is_bounded():
     """300@0.5 500@0.55 700@1 with 500 W: the hull promises 0.75, the curve gives 0.55; both are told."""
     found = allot([load("x", 1, "300@0.5 500@0.55 700@1")], 500)
 
     assert found.caps[0].throughput == pytest.approx(0.55)
     assert (found.loss, found.least_loss) == (pytest.approx(0.45), pytest.approx(0.25))
+
+
+@settings(max_examples=150, deadline=None)
+@given(sites(), st.integers(0, 2**32 - 1))
+def test_no_way_is_below_the_bound_whatever_the_curves(case: tuple[list[Load], float, dict[str, float]], seed: int):
+    """Curves with flat parts and steep ends: what is told as the least is at most what the best way by tier loses."""
+    loads, site_w, rows_w = case
+    rng = np.random.default_rng(seed)
+    bent = [
+        replace(x, throughput=np.append(np.sort(rng.choice([0.5, 0.6, 0.9, 1.0], len(x.power_w) - 1)), 1.0))
+        for x in loads
+    ]
+    best = every_way(bent, site_w, rows_w)
+    if best is not None:
+        found = allot(bent, site_w, rows_w)
+        assert found.least_loss <= sum(best) + 1e-6
+        assert found.loss >= found.least_loss
+
+
+def test_watts_that_bring_nothing_are_no_bound():
+    """The deadline job gains nothing between 300 and 600 W, where its hull goes straight to 700. With 850 W it gets 550
+    and loses a half; at 300 it would lose the same and leave the elastic one its 500: 0.5 in all, and no more is told."""
+    jobs = [load("d", 1, "300@0.5 600@0.5 700@1"), load("e", 1, "300@0.5 550@1", tier="elastic")]
+
+    assert allot(jobs, 850).least_loss <= 0.5
+
+
+def test_watts_that_bring_nothing_are_given_last():
+    """Above 400 W the deadline job gains nothing: the elastic one gets its 500 first, and both all they want if they may."""
+    jobs = [load("d", 1, "300@0.5 400@1 700@1"), load("e", 1, "300@0.5 500@1", tier="elastic")]
+
+    assert [c.power_w for c in allot(jobs, 950).caps] == [450, 500]
+    assert [c.power_w for c in allot(jobs, 1200).caps] == [700, 500]
 
 
 def test_one_cap_for_all_can_break_a_floor():
@@ -160,6 +207,7 @@ def test_odd_curves_are_told():
     faults = [
         (load("x", 1, "300@0.9 700@0.8"), "must rise"),
         (load("x", 1, "300@0.5 700@0.9"), "end at throughput 1"),
+        (load("x", 1, "300@0.5 inf@1"), "must rise"),
         (load("x", 1, "700@1", tier="gold"), "none of critical, deadline, elastic"),
         (load("x", 1, "700@1", floor=1.5), "floor of 1.5"),
         (load("x", 0, "700@1"), "at least one GPU"),

@@ -175,7 +175,10 @@ def test_a_job_twice_and_a_file_of_nothing_readable(tmp_path):
     [
         ("job_id,gpus,gpus,duration_h,power_w", "has two columns 'gpus'"),
         ("JOBID PARTITION NAME USER ST TIME NODES", "no column JobID, State, TimeLimit, the GPUs .* Print: SLURM_TIME"),
-        ("apiVersion: kueue.x-k8s.io/v1beta1", "is not what squeue --json, sacct --json or kubectl get .*: an item is a None, "),
+        (
+            "apiVersion: kueue.x-k8s.io/v1beta1",
+            "is not what squeue --json, sacct --json or kubectl get .*: an item is a None, ",
+        ),
     ],
 )
 def test_a_file_at_fault_as_a_whole(tmp_path, head, words):

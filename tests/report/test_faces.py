@@ -204,3 +204,20 @@ def test_energy_without_a_price_is_told_as_energy_without_intensity_is(tmp_path)
     words = " ".join(console.file.getvalue().split())
     assert "Water: 2.0 L. No price is known for 75.0 % of the energy; its cost is left out." in words
     assert "75.0 % of energy without price" in " ".join(to_html(told).split())
+
+
+def test_a_job_that_ended_as_it_began_has_ended(tmp_path):
+    """j1 drew 1 kWh over the hour, j0 lasted no time at all: two jobs ended, at half a kilowatt-hour each."""
+    made = book(tmp_path, SITE + node("n1", 1), [power("n1/gpu0", 1000)], [held("j1", "n1/gpu0")])
+    ends = {"j1": START + HOUR, "j0": START + 1000, "later": START + 40 * 24 * HOUR}
+    starts = {"j1": START, "j0": START + 1000, "later": START + 40 * 24 * HOUR}
+    jobs = pl.DataFrame(
+        [{"job_id": j, "start_ms": starts[j], "end_ms": ends[j], "state": "COMPLETED"} for j in ends],
+        schema_overrides=JOBS.schema,
+    )
+    made.take(Intake("t", jobs=pl.concat([JOBS.empty(), jobs], how="diagonal")), now_ms=1)
+    loop.attribute(made)
+    told = loop.statement(made, "2025-10")
+
+    assert told.jobs_ended == 2
+    assert told.kwh_per_job == pytest.approx(0.5)

@@ -123,4 +123,9 @@ def asked(kind: str, address: str, settings: Sequence[str]) -> tuple[list[Planne
     if address and "asset" in model.model_fields and not {"asset", "assets", "nodes"} & table.keys():
         host = urlsplit(address if "//" in address else f"//{address}").hostname or address
         table["asset"] = host if host.replace(".", "").isdigit() else host.partition(".")[0]
+    if lacking := [name for name, one in model.model_fields.items() if one.is_required() and name not in table]:
+        about = model.model_fields[lacking[0]].description or lacking[0]
+        raise ConfigError(
+            f"{kind} also needs {' and '.join(lacking)}: {about.rstrip('.')}. Say it with --set {lacking[0]}=…"
+        )
     return build_one(kind, table, f"[[agent.{kind}]]"), table

@@ -44,7 +44,8 @@ class Holding:
 class Now:
     """The last two values of each meter, and the tree they stand in.
 
-    holdings: who holds what, where that is known. intensity_g_per_kwh: of sites whose grid is known.
+    holdings: who holds what, where that is known. intensity_g_per_kwh: of sites whose grid is known. stale_ms: when the
+    newest reading of a book was taken that has none of now.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,7 @@ class Now:
         self._last: dict[str, tuple[Sample | None, Sample]] = {}
         self.holdings: list[Holding] = []
         self.intensity_g_per_kwh: dict[str, float] = {}
+        self.stale_ms: int | None = None
 
     def know(self, assets: Iterable[Asset], meters: Iterable[Meter]) -> None:
         """Take assets and meters; what stands in nothing known is put at the top."""

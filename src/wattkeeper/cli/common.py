@@ -7,16 +7,19 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from wattkeeper.attribution import Progress as Told
     from wattkeeper.lake.book import Book
 
@@ -52,6 +55,31 @@ def write_figure(spec: dict[str, Any], path: Path) -> None:
 
     charts.write_figure(spec, path)
     typer.echo(f"Wrote {path}.", err=True)
+
+
+def check_figure(path: Path) -> None:
+    """Raise ConfigError for a figure that cannot be written, before the work is done."""
+    from wattkeeper.report import charts
+
+    charts.check_figure(path)
+    charts.altair(), charts.converter()
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], text: Collection[str] = (), fold: Collection[str] = ()
+) -> Table:
+    """Return a table: numbers stand right; the first column and those of the heads in text left. Cells stay on their line,
+    cut where they must be, but for those of the heads in fold."""
+    from rich.table import Table
+
+    found = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for i, name in enumerate(heads):
+        side: Literal["left", "right"] = "left" if not i or name in text else "right"
+        folds = name in fold
+        found.add_column(name, justify=side, no_wrap=not folds, overflow="fold" if folds else "ellipsis")
+    for row in rows:
+        found.add_row(*(Text(cell) for cell in row))
+    return found
 
 
 def misused(what: str) -> NoReturn:

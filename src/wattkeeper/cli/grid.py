@@ -23,7 +23,7 @@ app = typer.Typer(help="Carbon intensity and price of a grid zone: fetch, show, 
 ZONE = typer.Option(..., "--zone", help="Grid zone, as its provider names it. None is ever guessed.")
 KIND = typer.Option("intensity", "--kind", help="intensity or price.")
 SIGNAL = typer.Option("", "--signal", help="Id of the signal, where the zone has several.")
-FIGURE = typer.Option(None, "--html", help="Write the figure here: .html that opens offline, .svg or .png.")
+FIGURE = typer.Option(None, "--figure", "--html", help="Write the figure here: .html that opens offline, .svg or .png.")
 HOURS = typer.Option(96, min=1, max=336, help="How far ahead [h].")
 TREES = typer.Option(False, "--trees", help="Also try boosted trees; needs the extra forecast, and some seconds.")
 PRICES = typer.Option(
@@ -133,7 +133,7 @@ def show(
 ) -> None:
     """Show a zone's signal and the newest forecast of it, with what is missing.
 
-    Example: wattkeeper grid show --zone DE --html de.html --book mybook
+    Example: wattkeeper grid show --zone DE --figure de.html --book mybook
     """
     from wattkeeper.grid.series import find_signal
     from wattkeeper.grid.show import course, read_course
@@ -303,7 +303,7 @@ def backtest(
     Errors by hours ahead for each model and for the one that would have been chosen on each day, beside persistence
     and, where there are any, published figures of the region; pinball loss and coverage of the quantiles.
 
-    Example: wattkeeper grid backtest --zone DE --days 180 --html errors.html --book mybook
+    Example: wattkeeper grid backtest --zone DE --days 180 --figure errors.html --book mybook
     """
     _one_thread()
     from wattkeeper.grid.forecast import backtest as score

@@ -62,7 +62,7 @@ def _csv_source(book: Book, layout: str, path: Path) -> Source:
     found = find_layout(layout, book.site_file.csv)
     if found.kind == "readings" and not found.parent and found.asset_kind != "site":
         found = found.model_copy(update={"parent": book.site_file.parent_of_new_nodes})
-    return CsvSource(path, found, layout)
+    return CsvSource(path, found, layout, {m.id: m.asset for m in book.site_file.meters()})
 
 
 def _sacct_source(book: Book, path: Path | None, **options: Any) -> Source:

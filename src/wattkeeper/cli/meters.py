@@ -51,5 +51,18 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "–" if row["energy_kwh"] is None else grouped(row["energy_kwh"], 3),
         percent(row["coverage"]),
         ", ".join([*(count(row[k], k) for k in EVENT_NAMES if row[k]), *lost]),
-        f"{gap:+.1f} %".replace("-", "−") if gap is not None else "",
+        beside(gap),
     ]
+
+
+MOST_PCT = 200.0
+"""Beyond this a meter does not disagree: it measures something else, or in another unit, and is told as a factor."""
+
+
+def beside(gap_pct: float | None) -> str:
+    """Return how far a meter is from the one that is used, in words."""
+    if gap_pct is None:
+        return ""
+    if abs(gap_pct) <= MOST_PCT:
+        return f"{gap_pct:+.1f} %".replace("-", "−")
+    return f"{1 + gap_pct / 100:.3g} times" if gap_pct < 99_999 else "over 1000 times"

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-from rich.table import Table
 
 from wattkeeper.cli import common
 
 if TYPE_CHECKING:
-    from wattkeeper.plan.placement import Placement
-    from wattkeeper.planning import Line, Outlook, Totals
+    from wattkeeper.planning import Outlook
 
 _MOST_SLOTS = 1_000_000
 
@@ -43,7 +41,9 @@ def plan(
         None, help="What plan --json printed before: jobs keep their place where they can."
     ),
     polish: float = typer.Option(0.0, min=0.0, help="Seconds that HiGHS may polish a plan of up to 2000 jobs."),
-    figure: Path | None = typer.Option(None, help="Write the figure here: .svg, .png, or .html that opens offline."),
+    figure: Path | None = typer.Option(
+        None, "--figure", "--html", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
+    ),
     most: int = typer.Option(20, help="Jobs that the terminal shows, those that save most first."),
     json: bool = common.JSON,
 ) -> None:
@@ -69,6 +69,8 @@ def plan(
     from wattkeeper import planning
     from wattkeeper.plan.problem import Grid, Weights
 
+    if figure is not None:
+        common.check_figure(figure)
     if previous and polish:
         common.misused("--polish moves jobs that --previous keeps. Use one of them.")
     if hours * 60 / slot > _MOST_SLOTS:
@@ -78,7 +80,7 @@ def plan(
     with common.usage():
         held, drawn_kw = planning.parse_by_site(gpus, "--gpus"), planning.parse_by_site(power, "--power")
     opened = common.open_book(book)
-    with common.progress("planning"), common.given(queue) as source:
+    with common.progress("planning") as told, common.given(queue) as source:
         found = planning.outlook(
             opened,
             source,
@@ -90,11 +92,13 @@ def plan(
             confidence=confidence / 100,
             before=planning.read_previous(previous) if previous else None,
             polish_s=polish,
+            progress=told,
         )
+        if figure is not None:
+            told("drawing", 0, 0)
+            planning.write_figure(found, f"Plan of {source.name}", figure)
     if figure is not None:
-        from wattkeeper.report.planned import figure as draw
-
-        common.write_figure(draw(*planning.chart_rows(found)), figure)
+        typer.echo(f"Wrote {figure}.", err=True)
     if json:
         common.print_json(planning.to_json(found))
     else:
@@ -104,113 +108,85 @@ def plan(
 
 
 def _show(found: Outlook, most: int) -> None:
-    from wattkeeper.core.clock import iso
+    from wattkeeper.planning import page
 
     out = common.console()
-    out.print(f"Plan from {iso(found.grid.start_ms)} to {iso(found.grid.end_ms)}", style="bold")
+    out.print(f"Plan of {page.span_of(found)}", style="bold")
     if found.lines:
         _summary(found)
     else:
         out.print("Nothing to plan: no job of the queue that could be read waits for GPUs.")
-    for note in found.notes:
-        out.print(f"{note}.", style="dim")
+    for line in page.sources(found, brief=True):
+        out.print(line, style="dim")
     out.print()
     if len(found.users) > 1:
-        out.print(_users(found, most))
+        out.print(common.table(page.USERS, page.users(found)[:most]))
+        if len(found.users) > most:
+            out.print(f"… and {len(found.users) - most} more users; --most or --json shows them.", style="dim")
         out.print()
     if found.lines:
-        out.print(_jobs(found, most))
-    for line in (x for x in found.lines if x.planned is None):
-        out.print(f"{line.job}: {line.why}.", style="red")
+        _jobs(found, most)
+    for lost in (x for x in found.lines if x.planned is None):
+        out.print(f"{lost.job}: {lost.why}.", style="red")
     for reject in found.rejects:
         named = f"{reject.text} (row {reject.row})" if reject.text else f"row {reject.row}"
         out.print(f"{named}: {reject.reason}.", style="red")
 
 
 def _summary(found: Outlook) -> None:
-    """Print the sums, the bound, and which signals they are made of."""
-    from wattkeeper.report.words import carbon, percent
+    """Print the sums, the bound, and what became of an earlier plan."""
+    from wattkeeper.planning import page
+    from wattkeeper.report.words import duration
 
     out = common.console()
-    out.print(_totals(found))
+    out.print(common.table(page.totals_heads(found), page.totals(found)))
     if found.made.unplaced:
-        out.print("No gap is stated: not every job has a place.", style="bold red")
-    elif found.gap is None:
-        out.print(f"No plan can be below {carbon(found.bound_g)} weighed. A bound that is not above 0 states no gap.")
+        out.print(page.bound_line(found), style="bold red")
     else:
-        out.print(f"No plan can be below {carbon(found.bound_g)} weighed; this one is {percent(found.gap, 2)} above.")
+        out.print(page.bound_line(found))
+    if found.saved.jobs:
+        mean = duration(found.saved.delay_h / found.saved.jobs)
+        out.print(f"A job ends {mean} later than run now in the mean; saved is over jobs that have a place in both.")
     if any(line.was for line in found.lines):
         counts = {was: sum(line.was == was for line in found.lines) for was in ("kept", "moved", "new")}
         out.print(
             "Beside the previous plan: {kept} jobs keep their place, {moved} move, {new} are new.".format(**counts)
         )
-    for site, infos in found.signals.items():
-        told = ", ".join(filter(None, (infos["intensity"].provider, infos["intensity"].method)))
-        out.print(f"{site}: intensity {infos['intensity'].id}{f' ({told})' if told else ''}", style="dim")
-        for kind in ("intensity forecast", "price forecast"):
-            if kind in infos:
-                out.print(f"{site}: {kind} {infos[kind].id} ({infos[kind].version})", style="dim")
 
 
-def _totals(found: Outlook) -> Table:
-    from wattkeeper.report.words import amount, carbon, grouped
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    units = {infos["price"].unit.partition("/")[0] for infos in found.signals.values() if "price" in infos}
-    cost = " + ".join(sorted(units)) or "Cost"
-    for name in ("", "Jobs", "kWh", "CO2e", cost, "Delay h", "Weighed"):
-        table.add_column(name, justify="right" if name else "left")
-
-    def add(name: str, one: Totals) -> None:
-        table.add_row(
-            name, str(one.jobs), grouped(one.energy_kwh, 1), carbon(one.carbon_g), amount(one.cost),
-            grouped(one.delay_h, 1), carbon(one.weighed_g),
-        )  # fmt: skip
-
-    add("run now", found.now)
-    add("planned", found.planned)
-    return table
+_NARROW = ("Job", "Site", "Starts UTC", "Ends UTC", "Power", "Saves", "Delay", "Why")
+"""What is told of a job in 80 columns; a wider terminal has all columns."""
 
 
-def _users(found: Outlook, most: int) -> Table:
-    from wattkeeper.report.words import amount, carbon, grouped
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("User", "Jobs", "GPUs", "Saves", "Saves money", "Mean delay", "Run now"):
-        table.add_column(name, justify="left" if name == "User" else "right", overflow="fold")
-    for one in found.users[:most]:
-        table.add_row(
-            one.user, str(one.jobs), grouped(one.gpus, 0), carbon(one.saved_g), amount(one.saved_cost),
-            f"{one.delay_h:.1f} h", f"{one.delay_now_h:.1f} h",
-        )  # fmt: skip
-    if len(found.users) > most:
-        table.caption = f"… and {len(found.users) - most} more users; --most or --json shows them."
-    return table
+_WIDE, _WHOLE = 110, 150
+"""Columns of a terminal from which on all columns are shown, and all reasons."""
 
 
-def _jobs(found: Outlook, most: int) -> Table:
-    from wattkeeper.planning import powers_of
+def _jobs(found: Outlook, most: int) -> None:
+    """Print the jobs that save most. Names are cut in their middle so that a job stays on its line."""
+    from wattkeeper.planning import page
+    from wattkeeper.report.words import short
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("Job", "Site", "From UTC", "To UTC", "Power", "Saves", "Later", "Why"):
-        table.add_column(name, justify="right" if name in {"Power", "Saves", "Later"} else "left", overflow="fold")
-    powers = powers_of(found)
-    placed = sorted(((x, x.planned) for x in found.lines if x.planned), key=lambda x: -(x[0].saved_g or 0.0))
-    for line, planned in placed[:most]:
-        table.add_row(*_cells(found, line, planned, powers[line.job][planned.level]))
-    if len(placed) > most:
-        table.caption = f"… and {len(placed) - most} more; --most or --json shows them."
-    return table
+    out = common.console()
+    wide = out.width >= _WIDE
+    names = page.JOBS if wide else _NARROW
+    rows = []
+    for line in page.placed(found)[:most]:
+        form = "%a %H:%M" if not wide and found.grid.end_ms - found.grid.start_ms <= 6 * 86_400_000 else "%d %b %H:%M"
+        cells = dict(zip(page.JOBS, page.cells(found, line, form), strict=True))
+        cells["Job"] = short(cells["Job"], 30 if wide else 18)
+        if not wide:
+            cells["Site"] = cells["Site"].replace(" → ", "→")
+        if out.width < _WHOLE:
+            cells["Why"] = _rest(cells["Why"])
+        rows.append([cells[name] for name in names])
+    out.print(common.table(names, rows, page.TEXT, fold={"Why"}))
+    if len(page.placed(found)) > most:
+        out.print(f"… and {len(page.placed(found)) - most} more; --most or --json shows them.", style="dim")
 
 
-def _cells(found: Outlook, line: Line, planned: Placement, power: float) -> tuple[str, ...]:
-    from datetime import UTC, datetime
-
-    from wattkeeper.report.words import carbon
-
-    grid = found.grid
-    ends = (planned.slots[0][0], planned.slots[-1][1])
-    begin, end = (f"{datetime.fromtimestamp(grid.at_ms(t) / 1000, UTC):%a %d %H:%M}" for t in ends)
-    later = "–" if line.delay_h is None else f"{line.delay_h:.1f} h"
-    why = f"{line.why} (moved)" if line.was == "moved" else line.why
-    return line.job, planned.site, begin, end, f"{power:.0%}", carbon(line.saved_g), later, why
+def _rest(why: str) -> str:
+    """Return in few words the reasons that no other column shows; all of them where that is none."""
+    parts = why.replace("suspended (", "").replace("pieces)", "pieces").split(", ")
+    left = [p for p in parts if p not in {"other site", "lower power"}]
+    return ", ".join(left) if left else why.replace("other ", "").replace("lower ", "")

@@ -17,13 +17,20 @@ Bearer = Literal["job", "user", "project"]
 """What can bear a full cost. As in report/statement.py, which takes long to load."""
 
 
+def _cut(by: str) -> str:
+    """Return a cut that there is; anything else is wrong usage."""
+    if by not in get_args(By):
+        common.misused(f"'{by}' is no cut. Choose from {', '.join(get_args(By))}.")
+    return by
+
+
 def statement(
     book: Path = common.BOOK,
     period: str | None = typer.Option(
         None, "--period", "-p", help="2026, 2026-10, 2026-W41, 2026-10-07 or A..B.", callback=common.check_period
     ),
-    by: By = typer.Option(
-        "job", "--by", help="Cut by job, user, project, node, rack, hall, site, account, hour or day."
+    by: str = typer.Option(
+        "job", "--by", help="Cut by job, user, project, node, rack, hall, site, account, hour or day.", callback=_cut
     ),
     full_cost: bool = typer.Option(
         False, "--full-cost", help="By job, user or project: spread each hour's idle and overhead over its jobs too."

@@ -142,6 +142,7 @@ async def _from_book(now: Now, book: Path | None) -> tuple[Refresh, Close]:
         found, samples = await asyncio.to_thread(seen.look, common.now_ms())
         now.know(found.assets, found.meters)
         now.take(samples)
+        now.stale_ms = None if samples else await asyncio.to_thread(seen.newest_ms)
         await around()
 
     async def close() -> None:
@@ -197,8 +198,19 @@ def _screen(now: Now, rows: list[Row], faults: list[str], height: int) -> Group:
         lines += [Text(), by_job]
     lines += carbon
     lines += [Text(f"! {fault}", style="yellow", overflow="ellipsis", no_wrap=True) for fault in faults]
+    if now.stale_ms is not None:
+        lines.append(Text(_age(now.stale_ms, common.now_ms()), "yellow"))
     lines.append(Text(time.strftime("%Y-%m-%d %H:%M:%S %Z"), style="dim"))
     return Group(*lines)
+
+
+def _age(newest_ms: int, now_ms: int) -> str:
+    """Return how old the book's newest reading is, in words."""
+    from wattkeeper.core.clock import iso
+    from wattkeeper.report.words import duration
+
+    when = iso(newest_ms)[:16].replace("T", " ")
+    return f"The book's newest reading is of {when} UTC, {duration((now_ms - newest_ms) / 3_600_000)} ago."
 
 
 def _carbon(now: Now, rows: list[Row]) -> list[Text]:

@@ -32,4 +32,4 @@ def vacuum(
     from wattkeeper.report.words import count, grouped
 
     done = "Would delete" if dry_run else "Deleted"
-    typer.echo(f"{done} {count(files, 'replaced file')}, {grouped(size / 2**20, 1)} MiB.")
+    typer.echo(f"{done} {count(files, 'file')}, {grouped(size / 2**20, 1)} MiB.")

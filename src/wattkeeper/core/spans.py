@@ -139,7 +139,9 @@ def checked(model: type[Model], config: Mapping[str, Any], where: str) -> Model:
         return model.model_validate(dict(config))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"[{where}] {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        said = first["msg"].removeprefix("Value error, ").rstrip(".")
+        place = ".".join(map(str, first["loc"]))
+        raise ConfigError(f"[{where}] {f'{place}: ' if place else ''}{said}.") from error
 
 
 def told(instants_ms: list[int], what: str) -> list[str]:

@@ -222,7 +222,7 @@ class Book:
         """Delete what no version of the last days needs, and the log of those versions; return how many files and bytes.
 
         keep_days: at least as long as anything may write to the book at a time; statements older than that can no longer
-        be made again from the versions they name. dry_run: delete nothing; files of the log are not counted. Raises
+        be made again from the versions they name. dry_run: delete nothing, and say what would go. Raises
         BookError where the ledger is half made.
         """
         with self.writing():
@@ -234,6 +234,8 @@ class Book:
             raise BookError(f"The last attribution of {self.root} broke off. Run: wattkeeper attribute")
         tables = (self.readings.table, *self.plain_tables, *self.ledger.values())
         sizes = {p: p.stat().st_size for t in tables for p in t.root.rglob("*.parquet")}
+        log = {p: size for t in tables for p, size in t.log().items()}
+        old = [p for t in tables for p in t.old_log(keep_hours)] if dry_run else []
         gone = [p for t in tables for p in t.vacuum(keep_hours, dry_run=dry_run)]
         if not dry_run:
             if named:
@@ -241,7 +243,8 @@ class Book:
             for table in tables:
                 table.forget_log()
             self.readings.forget_indexes()
-        return len(gone), sum(sizes.get(p, 0) for p in gone)
+            old = [p for p in log if not p.exists()]
+        return len(gone) + len(old), sum(sizes.get(p, 0) for p in gone) + sum(log[p] for p in old)
 
     def jobs(self) -> pl.DataFrame:
         """Return the jobs, one row each: what is known last about a job wins, ended over running, a later run over both."""

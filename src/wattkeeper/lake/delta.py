@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -233,6 +235,21 @@ class Table:
         """Delete the log that only versions need which the last vacuum no longer kept."""
         self._newest().create_checkpoint()
         self._newest().cleanup_metadata()
+
+    def old_log(self, keep_hours: int) -> dict[Path, int]:
+        """Return the files, and their bytes, that `forget_log` would delete after a vacuum: tried on a copy of the log."""
+        with tempfile.TemporaryDirectory(prefix="wattkeeper-log-") as folder:
+            copy = Path(folder) / self.root.name
+            shutil.copytree(self.root / "_delta_log", copy / "_delta_log")
+            age = {KEPT_FOR: f"interval {keep_hours} hours"}
+            DeltaTable(str(copy)).alter.set_table_properties(age, post_commithook_properties=KEEP_LOG)
+            DeltaTable(str(copy)).create_checkpoint()
+            DeltaTable(str(copy)).cleanup_metadata()
+            return {p: size for p, size in self.log().items() if not (copy / p.relative_to(self.root)).exists()}
+
+    def log(self) -> dict[Path, int]:
+        """Return the files of the log and their bytes."""
+        return {p: p.stat().st_size for p in (self.root / "_delta_log").iterdir() if p.is_file()}
 
     def version(self) -> int:
         """Return the newest version."""

@@ -1,14 +1,15 @@
 """Power budgets: which cap each job gets so that a site and its rows stay within their limits with the least loss.
 
 Every job has a measured curve of throughput over power. Power is given out from the floors upward, tier by tier and
-within a tier where a watt does most, along the concave hull of each curve. Limits nest (a row is part of a site), so
+within a tier where a watt does most, along the concave hull of each curve. Limits nest (a rack in a room in a site), so
 that giving out greedily is exact (a polymatroid; J. Edmonds, 1970) where the curves are concave; where one is not, the
 hull is a bound, and the gap is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from wattkeeper.plan.problem import TIERS
 Floats = NDArray[np.float64]
 
 _SMALL_W = 1e-6
+_SMALL_LOSS = 1e-9
 
 
 class BudgetError(WattkeeperError):
@@ -30,7 +32,7 @@ class BudgetError(WattkeeperError):
 class Load:
     """A job that runs. power_w, throughput: (k,) its measured curve, of one GPU and over that at full power, rising in
     power; all GPUs of a job get the same cap. floor: least throughput it may be brought to. weight: how much its
-    throughput counts, a GPU. row: where it stands, "" for none.
+    throughput counts, a GPU. rows: where it stands, such as its rack and its room.
     """
 
     job: str
@@ -40,7 +42,11 @@ class Load:
     tier: str = "deadline"
     floor: float = 0.0
     weight: float = 1.0
-    row: str = ""
+    rows: tuple[str, ...] = ()
+
+    def under(self, name: str) -> bool:
+        """Return whether it counts towards a limit, a row or "" for the site."""
+        return not name or name in self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Cap:
 
     job: str
     tier: str
-    row: str
+    rows: tuple[str, ...]
     gpus: int
     power_w: float
     full_w: float
@@ -64,7 +70,8 @@ class Cap:
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Caps that keep all limits. loss: GPUs' worth of throughput lost, weighed; least_loss: no caps lose less, where
-    more loss in a lower tier is always taken before any in a higher one. power_w: by limit ("" for the site) [W]."""
+    more loss in a lower tier is always taken before any in a higher one; where a curve that is not concave matters, no
+    caps at all lose less. power_w: by limit ("" for the site) [W]."""
 
     caps: tuple[Cap, ...]
     loss: float
@@ -75,36 +82,49 @@ class Budget:
 def allot(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | None = None) -> Budget:
     """Return the caps that keep the site within site_w and each row within its own [W of the jobs' GPUs].
 
-    Raises BudgetError where the floors alone are above a limit, and says whose.
+    Raises BudgetError where the floors alone are above a limit, and says whose; also for a limit that is no number, and
+    for rows that overlap without one lying within the other: giving out greedily would not be exact then.
     """
     rows_w = rows_w or {}
     for load in loads:
         _check(load)
+    _check_rows(loads, {**rows_w, "": site_w})
     floors_w = [_floor_w(load) for load in loads]
     for name, limit_w in {**rows_w, "": site_w}.items():
         _refuse(name, limit_w, loads, floors_w)
-    left = {
-        **{row: w - _sum(loads, floors_w, row) for row, w in rows_w.items()},
-        "": site_w - _sum(loads, floors_w, ""),
-    }
-    given_w = list(floors_w)
-    for i, watts in _steps(loads, floors_w):
-        open_rows = [name for name in ("", loads[i].row) if name in left]
-        room_w = min(left[name] for name in open_rows)
-        take_w = min(watts, max(room_w / loads[i].gpus, 0.0))
-        given_w[i] += take_w
-        for name in set(open_rows):
-            left[name] -= take_w * loads[i].gpus
-    caps, loss, least = [], 0.0, 0.0
+    limits_w = {"": site_w, **rows_w}
+    given_w = _given(loads, floors_w, limits_w, TIERS.index)
+    caps, loss, promised = [], 0.0, 0.0
     for load, watts, floor_w in zip(loads, given_w, floors_w, strict=True):
         got = float(np.interp(watts, load.power_w, load.throughput))
-        hull_w, hull = _hull(load, floor_w)
-        worth = load.gpus * load.weight
-        loss += worth * (1.0 - got)
-        least += worth * (1.0 - float(np.interp(watts, hull_w, hull)))
-        caps.append(Cap(load.job, load.tier, load.row, load.gpus, watts, float(load.power_w[-1]), got))
-    used = {name: _sum(loads, given_w, name) for name in ("", *rows_w)}
-    return Budget(tuple(caps), loss, min(least, loss), used)
+        promised += load.gpus * load.weight * (1.0 - _on_hull(load, floor_w, watts))
+        loss += load.gpus * load.weight * (1.0 - got)
+        caps.append(Cap(load.job, load.tier, load.rows, load.gpus, watts, float(load.power_w[-1]), got))
+    if loss > promised + _SMALL_LOSS:
+        # some curve is not concave here: what holds for the hulls tier by tier need not hold for the curves, their sum does
+        flat_w = _given(loads, floors_w, limits_w, lambda tier: int(tier != "critical"))
+        each = zip(loads, flat_w, floors_w, strict=True)
+        promised = sum(x.gpus * x.weight * (1.0 - _on_hull(x, floor_w, watts)) for x, watts, floor_w in each)
+    return Budget(tuple(caps), loss, min(promised, loss), {name: _sum(loads, given_w, name) for name in limits_w})
+
+
+def _given(
+    loads: Sequence[Load], floors_w: Sequence[float], limits_w: Mapping[str, float], order: Callable[[str], int]
+) -> list[float]:
+    """Return the power of one GPU of each job [W], given out along the hulls from the floors upward. order: of a tier."""
+    left = {name: w - _sum(loads, floors_w, name) for name, w in limits_w.items()}
+    given_w = list(floors_w)
+    for i, watts in _steps(loads, floors_w, order):
+        limits = [name for name in left if loads[i].under(name)]
+        take_w = min(watts, max(min(left[name] for name in limits) / loads[i].gpus, 0.0))
+        given_w[i] += take_w
+        for name in limits:
+            left[name] -= take_w * loads[i].gpus
+    return given_w
+
+
+def _on_hull(load: Load, floor_w: float, watts: float) -> float:
+    return float(np.interp(watts, *_hull(load, floor_w)))
 
 
 def even(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | None = None) -> Budget | None:
@@ -116,19 +136,19 @@ def even(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | Non
     cap_w = {name: _level(loads, limit_w, name) for name, limit_w in {**rows_w, "": site_w}.items()}
     caps, loss = [], 0.0
     for load in loads:
-        watts = min(float(load.power_w[-1]), cap_w[""], cap_w.get(load.row, np.inf))
+        watts = min(float(load.power_w[-1]), *(w for name, w in cap_w.items() if load.under(name)))
         got = float(np.interp(watts, load.power_w, load.throughput))
         if watts < _floor_w(load) - _SMALL_W:
             return None
         loss += load.gpus * load.weight * (1.0 - got)
-        caps.append(Cap(load.job, load.tier, load.row, load.gpus, watts, float(load.power_w[-1]), got))
+        caps.append(Cap(load.job, load.tier, load.rows, load.gpus, watts, float(load.power_w[-1]), got))
     given_w = [c.power_w for c in caps]
     return Budget(tuple(caps), loss, loss, {name: _sum(loads, given_w, name) for name in ("", *rows_w)})
 
 
 def _level(loads: Sequence[Load], limit_w: float, name: str) -> float:
     """Return the cap of one GPU under which all GPUs of a limit together draw at most that."""
-    mine = sorted((float(x.power_w[-1]), x.gpus) for x in loads if name in {"", x.row})
+    mine = sorted((float(x.power_w[-1]), x.gpus) for x in loads if x.under(name))
     left_w, count = limit_w, sum(gpus for _, gpus in mine)
     for full_w, gpus in mine:
         if full_w * count > left_w:
@@ -144,13 +164,26 @@ def _check(load: Load) -> None:
         raise BudgetError(f"Job {load.job}: its tier is none of {', '.join(TIERS)}.")
     if load.gpus < 1 or not len(power) or len(power) != len(throughput):
         raise BudgetError(f"Job {load.job} needs at least one GPU and one point of its curve.")
-    rising = (np.diff(power) > 0).all() and (np.diff(throughput) >= 0).all()
+    rising = np.isfinite(power).all() and (np.diff(power) > 0).all() and (np.diff(throughput) >= 0).all()
     if not (rising and power[0] >= 0 and throughput[0] >= 0 and abs(throughput[-1] - 1) < 1e-9):
         raise BudgetError(f"Job {load.job}: its curve must rise in power and throughput and end at throughput 1.")
     if not 0 <= load.floor <= 1 or load.weight < 0:
         raise BudgetError(
             f"Job {load.job} has a floor of {load.floor:g} and a weight of {load.weight:g}; give 0 to 1, and 0 or more."
         )
+
+
+def _check_rows(loads: Sequence[Load], limits_w: Mapping[str, float]) -> None:
+    for name, limit_w in limits_w.items():
+        if np.isnan(limit_w):
+            raise BudgetError(f"The limit of {f'row {name}' if name else 'the site'} is not a number.")
+    jobs = {name: {i for i, x in enumerate(loads) if x.under(name)} for name in limits_w}
+    for a, b in itertools.combinations(sorted(jobs), 2):
+        if jobs[a] & jobs[b] and jobs[a] - jobs[b] and jobs[b] - jobs[a]:
+            raise BudgetError(
+                f"Rows {a} and {b} share some jobs, and each has others. Of two rows with limits one must lie within the "
+                "other, or they share none."
+            )
 
 
 def _floor_w(load: Load) -> float:
@@ -166,22 +199,25 @@ def _floor_w(load: Load) -> float:
 
 def _sum(loads: Sequence[Load], each_w: Sequence[float], name: str) -> float:
     """Return the power of all jobs under a limit [W]; "" is the site."""
-    return float(sum(w * x.gpus for w, x in zip(each_w, loads, strict=True) if name in {"", x.row}))
+    return float(sum(w * x.gpus for w, x in zip(each_w, loads, strict=True) if x.under(name)))
 
 
 def _refuse(name: str, limit_w: float, loads: Sequence[Load], floors_w: Sequence[float]) -> None:
     """Raise BudgetError where the floors of some tier, on top of those above it, break a limit."""
-    sum_w = 0.0
+    where, sum_w = f"Row {name}" if name else "The site", 0.0
+    if limit_w < 0:
+        raise BudgetError(
+            f"{where} cannot be kept: power that no cap changes takes {-limit_w / 1000:.1f} kW more than its limit, before "
+            "any job."
+        )
     for tier in TIERS:
-        mine = [
-            (w * x.gpus, x.job) for w, x in zip(floors_w, loads, strict=True) if x.tier == tier and name in {"", x.row}
-        ]
+        mine = [(w * x.gpus, x.job) for w, x in zip(floors_w, loads, strict=True) if x.tier == tier and x.under(name)]
         tier_w = sum(w for w, _ in mine)
         if sum_w + tier_w > limit_w + _SMALL_W:
             largest = ", ".join(f"{job} {w / 1000:.1f} kW" for w, job in sorted(mine, key=lambda m: -m[0])[:3])
             above = f" on top of {sum_w / 1000:.1f} kW of the tiers above it" if sum_w else ""
             raise BudgetError(
-                f"{f'Row {name}' if name else 'The site'} cannot be kept within {limit_w / 1000:.1f} kW: the floors of tier "
+                f"{where} cannot be kept within {limit_w / 1000:.1f} kW: the floors of tier "
                 f"'{tier}' need {tier_w / 1000:.1f} kW{above}, {(sum_w + tier_w - limit_w) / 1000:.1f} kW too much. "
                 f"Its largest: {largest}. Lower floors, suspend jobs, or raise the limit."
             )
@@ -204,12 +240,16 @@ def _hull(load: Load, from_w: float) -> tuple[Floats, Floats]:
     return corners[:, 0], corners[:, 1]
 
 
-def _steps(loads: Sequence[Load], floors_w: Sequence[float]) -> list[tuple[int, float]]:
+def _steps(
+    loads: Sequence[Load], floors_w: Sequence[float], order: Callable[[str], int]
+) -> list[tuple[int, float]]:  # fmt: skip
     """Return steps of power of one GPU as (job, watts), in the order in which they are worth giving."""
     steps = []
     for i, (load, floor_w) in enumerate(zip(loads, floors_w, strict=True)):
         power, throughput = _hull(load, floor_w)
         for k, (watts, gain) in enumerate(zip(np.diff(power), np.diff(throughput), strict=True)):
             # along one hull gains fall, so its steps come in order
-            steps.append((TIERS.index(load.tier), -load.weight * gain / watts, i, k, float(watts)))
+            worth = load.weight * gain / watts
+            # watts that bring nothing are given last of all
+            steps.append((order(load.tier) if worth else len(TIERS), -worth, i, k, float(watts)))
     return [(i, watts) for _, _, i, _, watts in sorted(steps)]

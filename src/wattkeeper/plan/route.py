@@ -2,8 +2,10 @@
 
 x[origin, site, variant, slot] ≥ 0 requests; every request is served or told as not served. A site's GPUs are not
 held for longer than there are, the mean quality of what is served is at least the floor in every slot, and only what
-keeps the origin's latency limit may be chosen. The bound is computed here from the solver's row prices, and holds for
-any prices of the right sign, so it does not rest on the solver.
+keeps the origin's latency limit may be chosen. Slots do not touch each other: each is a programme of its own, which
+starts from the solution of the one before. Where not all can be served, as few as possible are not, and then the rest
+costs as little as possible. The bound is computed here from the solver's row prices, and holds for any prices of the
+right sign, so it does not rest on the solver.
 """
 
 from __future__ import annotations
@@ -18,14 +20,18 @@ from numpy.typing import NDArray
 from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.core.units import MS_PER_HOUR
+from wattkeeper.plan.faults import check_grid, over_time
 from wattkeeper.plan.problem import Grid, PlanInputError, Site, Weights
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_DEAR = 1000.0
-"""An unserved request costs as much as this many of the dearest."""
-
+NO_FORECAST, NO_GPUS, NO_QUALITY = (
+    "no site it may use has a forecast",
+    "the GPUs of the sites it may use do not suffice",
+    "the quality floor leaves too few GPUs or no variant for it",
+)
+"""Why requests are not served."""
 
 _ROUNDING = 1e-9
 """Relative error of the solver and of sums, taken off the bound."""
@@ -58,8 +64,9 @@ class Origin:
 class Routing:
     """A split of all requests. origin, site, variant, slot: (k,) by number; requests: (k,) of each, above 0.
 
-    unserved: (origins, slots). cost_g: of what is served; bound_g: what no split of all requests can be below, or None
-    where not all are served. energy_kwh, carbon_g, cost, gpu_h: (k,) of each, of the facility.
+    unserved: (origins, slots); why: by origin and slot where it is above 0. cost_g: of what is served; bound_g: what no
+    split of all requests can be below, or None where not all are served. energy_kwh, carbon_g, cost, gpu_h: (k,) of each,
+    of the facility.
     """
 
     origin: Int64s
@@ -74,6 +81,7 @@ class Routing:
     gpu_h: Floats
     cost_g: float
     bound_g: float | None
+    why: Mapping[tuple[int, int], str]
 
     @property
     def gap(self) -> float | None:
@@ -83,8 +91,9 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What is to be routed, laid out: (options,) origin, site, variant, slot, and cost of one request [g].
+    """What is to be routed, laid out. origin, site, variant: (ways,) that keep the latency limit, by number.
 
+    kwh: (ways,) IT energy of a request. rate_g: (sites, slots) what 1 kWh of IT energy costs [g]; NaN without a forecast.
     requests: (origins, slots). gpu_s: (sites, slots) GPU seconds there are. shown: (3, sites, slots) PUE, facility
     carbon [g/kWh of IT] and money.
     """
@@ -92,13 +101,18 @@ class Service:
     origin: Int64s
     site: Int64s
     variant: Int64s
-    slot: Int64s
-    each_g: Floats
+    kwh: Floats
+    rate_g: Floats
     requests: Floats
     gpu_s: Floats
     shown: Floats
     variants: Sequence[Variant]
     quality: float
+
+    @property
+    def way_gpu_s(self) -> Floats:
+        """GPU time of a request, (ways,) [s]."""
+        return np.array([v.gpu_s for v in self.variants])[self.variant]
 
 
 def lay_out(
@@ -112,24 +126,12 @@ def lay_out(
     """Check what is to be routed. Raises PlanInputError where nothing can be, and says why."""
     if not (sites and variants and origins):
         raise PlanInputError("Routing needs at least one site, one variant and one origin.")
-    if quality > max(v.quality for v in variants):
-        best = max(variants, key=lambda v: v.quality)
-        raise PlanInputError(
-            f"The quality floor {quality:g} is above the best variant, {best.name} with {best.quality:g}."
-        )
-    for v in variants:
-        if not (
-            v.energy_wh >= 0 and v.gpu_s >= 0 and np.isfinite([v.energy_wh, v.gpu_s, v.quality, v.latency_ms]).all()
-        ):
-            raise PlanInputError(
-                f"Variant '{v.name}' needs a finite energy, GPU time, quality and latency of at least 0."
-            )
+    _check(sites, variants, origins, quality)
+    check_grid(grid, sites, weights)
     columns = ("gpus", "intensity_g_per_kwh", "price_per_kwh", "pue")
-    gpus, intensity, price, pue = (
-        np.stack([np.broadcast_to(np.asarray(getattr(s, c), np.float64), grid.slots) for s in sites]) for c in columns
-    )
-    per_kwh = weights.carbon * intensity + (weights.money_g * price if weights.money_g else 0.0)
-    seen = ~np.isnan(per_kwh * pue)
+    gpus, intensity, price, pue = (over_time(sites, c, grid) for c in columns)
+    rate_g = pue * (weights.carbon * intensity + (weights.money_g * price if weights.money_g else 0.0))
+    seen = ~np.isnan(rate_g)
     if not seen.any(0).all():
         blind = int(np.flatnonzero(~seen.any(0))[0])
         raise PlanInputError(f"No site has a forecast at {iso(grid.at_ms(blind))}. Fetch or import one for this hour.")
@@ -148,75 +150,155 @@ def lay_out(
     requests = np.stack([np.broadcast_to(np.asarray(o.requests, np.float64), grid.slots) for o in origins])
     if not (np.isfinite(requests).all() and (requests >= 0).all()):
         raise PlanInputError("Requests must be numbers of at least 0.")
-    place = np.nonzero(allowed[:, :, :, None] & seen[None, :, None, :] & (requests > 0)[:, None, None, :])
-    origin_of, site_of, variant_of, slot_of = (axis.astype(np.int64) for axis in place)
-    kwh = np.array([v.energy_wh for v in variants])[variant_of] / 1000
+    origin_of, site_of, variant_of = (axis.astype(np.int64) for axis in np.nonzero(allowed))
     return Service(
-        origin_of, site_of, variant_of, slot_of, kwh * (pue * per_kwh)[site_of, slot_of], requests,
+        origin_of, site_of, variant_of, np.array([v.energy_wh for v in variants])[variant_of] / 1000, rate_g, requests,
         gpus * grid.slot_ms / 1000, np.stack([pue, pue * intensity, pue * price]), variants, quality,
     )  # fmt: skip
 
 
+def _check(
+    sites: Sequence[Site], variants: Sequence[Variant], origins: Sequence[Origin], quality: float
+) -> None:  # fmt: skip
+    """Raise PlanInputError for what cannot be meant."""
+    for kind, names in (("variant", [v.name for v in variants]), ("origin", [o.name for o in origins])):
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise PlanInputError(f"There are two {kind}s '{twice[0]}'. Give each a name of its own.")
+    for v in variants:
+        numbers = [v.energy_wh, v.gpu_s, v.latency_ms]
+        if not (np.isfinite([*numbers, v.quality]).all() and min(numbers) >= 0):
+            raise PlanInputError(
+                f"Variant '{v.name}' needs a finite energy, GPU time, quality and latency of at least 0."
+            )
+    if not np.isfinite(quality):
+        raise PlanInputError(f"The quality floor {quality:g} is not a number.")
+    if quality > max(v.quality for v in variants):
+        best = max(variants, key=lambda v: v.quality)
+        raise PlanInputError(
+            f"The quality floor {quality:g} is above the best variant, {best.name} with {best.quality:g}."
+        )
+    for o in origins:
+        ways_ms = [ms for s in sites if (ms := o.network_ms.get(s.id)) is not None]
+        if not all(np.isfinite(ms) and ms >= 0 for ms in (*ways_ms, o.limit_ms)):
+            raise PlanInputError(
+                f"Origin '{o.name}' needs a latency limit and network times that are numbers of at least 0."
+            )
+
+
 def route(service: Service) -> Routing:
     """Return the cheapest split. Raises MissingExtraError without highspy."""
-    try:
-        import highspy  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.plan.route", "highspy", "polish") from error
     n_origins, slots = service.requests.shape
-    k = len(service.each_g)
-    free = np.arange(service.requests.size)  # one column for the unserved requests of each origin and slot
-    penalty = _DEAR * max(float(np.abs(service.each_g).max(initial=0.0)), 1e-9)
-    cost = np.concatenate((service.each_g, np.full(len(free), penalty)))
-    upper = np.concatenate((service.requests[service.origin, service.slot], service.requests.ravel()))
-    quality = np.array([v.quality for v in service.variants])[service.variant] - service.quality
-    gpu_s = np.array([v.gpu_s for v in service.variants])[service.variant]
-    n_sites = len(service.gpu_s)
-    # rows: requests of each origin and slot; GPU seconds of each site and slot; quality of each slot
-    demand, room = service.origin * slots + service.slot, n_origins * slots + service.site * slots + service.slot
-    floor = (n_origins + n_sites) * slots + service.slot
-    lower = np.concatenate((service.requests.ravel(), np.full(service.gpu_s.size, -np.inf), np.zeros(slots)))
-    limit = np.concatenate((service.requests.ravel(), service.gpu_s.ravel(), np.full(slots, np.inf)))
-    rows = np.concatenate((np.stack([demand, room, floor], axis=1).ravel(), free))
-    values = np.concatenate((np.stack([np.ones(k), gpu_s, quality], axis=1).ravel(), np.ones(len(free))))
-    begin = np.concatenate((3 * np.arange(k), 3 * k + np.arange(len(free) + 1)))
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = len(cost), len(lower)
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, np.zeros(len(cost)), upper
-    lp.row_lower_, lp.row_upper_ = lower, limit
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = begin, rows, values
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
-    highs.passModel(lp)
-    highs.run()
-    solution = highs.getSolution()
-    found = np.maximum(np.asarray(solution.col_value), 0.0)
-    unserved = found[k:].reshape(n_origins, slots)
-    unserved[unserved < 1e-6 * np.maximum(service.requests, 1.0)] = 0.0
-    bound = _bound(cost, upper, lower, limit, begin, rows, values, np.asarray(solution.row_dual))
-    return _told(service, found[:k], unserved, None if unserved.any() else bound)
+    hourly = Hourly(service)
+    found = np.zeros((len(service.kwh), slots))
+    unserved = np.zeros((n_origins, slots))
+    why: dict[tuple[int, int], str] = {}
+    bound_g = 0.0
+    for t in range(slots):
+        found[:, t], unserved[:, t], bound, reasons = hourly.solve(t)
+        bound_g += bound
+        why |= {(o, t): reason for o, reason in reasons.items()}
+    return _told(service, found, unserved, None if unserved.any() else bound_g, why)
 
 
-def _bound(
-    cost: Floats,
-    upper: Floats,
-    lower: Floats,
-    limit: Floats,
-    begin: Int64s,
-    rows: Int64s,
-    values: Floats,
-    price: Floats,
-) -> float:
-    """Return what no solution can be below, from row prices whatever they are: those of the wrong sign count as 0."""
-    price = np.where(np.isinf(lower), np.minimum(price, 0.0), price)
-    price = np.where(np.isinf(limit), np.maximum(price, 0.0), price)
-    side = np.where(price > 0, lower, limit)
-    paid = float((price * np.where(price == 0, 0.0, side)).sum())
-    priced = np.add.reduceat(values * price[rows], begin[:-1])
-    # a column that would still pay for itself is taken in full
-    taken = float((np.minimum(cost - priced, 0.0) * upper).sum())
-    return paid + taken - _ROUNDING * (abs(paid) + abs(taken))
+class Hourly:
+    """The programme of one slot after the other: HiGHS keeps the last basis, so that each starts near its solution.
+
+    Columns: requests of each way, then those of each origin that are not served. Rows: requests of each origin; GPU
+    seconds of each site; quality; and how many may be left unserved.
+    """
+
+    def __init__(self, service: Service) -> None:
+        try:
+            import highspy  # noqa: PLC0415 - optional
+        except ImportError as error:
+            raise MissingExtraError("wattkeeper.plan.route", "highspy", "polish") from error
+        self._service, self._highs = service, highspy.Highs()
+        ways, (origins, _), sites = len(service.kwh), service.requests.shape, len(service.gpu_s)
+        self._ways, self._origins, self._sites = ways, origins, sites
+        above = np.array([v.quality for v in service.variants])[service.variant] - service.quality
+        rows = np.stack([service.origin, origins + service.site, np.full(ways, origins + sites)], axis=1)
+        spare = np.stack([np.arange(origins), np.full(origins, origins + sites + 1)], axis=1)
+        self._begin = np.concatenate((3 * np.arange(ways), 3 * ways + 2 * np.arange(origins + 1)))
+        self._rows = np.concatenate((rows.ravel(), spare.ravel()))
+        values = np.stack([np.ones(ways), service.way_gpu_s, above], axis=1)
+        self._values = np.concatenate((values.ravel(), np.ones(2 * origins)))
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = ways + origins, origins + sites + 2
+        lp.col_cost_ = lp.col_lower_ = lp.col_upper_ = np.zeros(lp.num_col_)
+        lp.row_lower_ = lp.row_upper_ = np.zeros(lp.num_row_)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+        lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = self._begin, self._rows, self._values
+        self._highs.setOptionValue("output_flag", False)
+        self._highs.passModel(lp)
+        self._optimal, self._infeasible = highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible
+
+    def solve(self, t: int) -> tuple[Floats, Floats, float, dict[int, str]]:
+        """Return the requests of each way, those of each origin that are not served, the bound [g], which speaks of
+        serving all, and why some are not, by origin."""
+        service = self._service
+        asked, blind = service.requests[:, t], np.isnan(service.rate_g[service.site, t])
+        upper = np.where(blind, 0.0, asked[service.origin])
+        cost = np.where(blind, 0.0, service.kwh * service.rate_g[service.site, t])
+        none = np.zeros(self._origins)
+        if self._run(t, cost, none, upper, none, 0.0):
+            return self._served(), none, self._bound(t, cost, upper), {}
+        # as few unserved as can be, then the cheapest of these
+        self._run(t, np.zeros(self._ways), np.ones(self._origins), upper, asked, np.inf)
+        least = self._lost(asked)
+        self._run(t, cost, none, upper, asked, float(least.sum()) * (1 + _ROUNDING) + _ROUNDING * float(asked.sum()))
+        served, lost = self._served(), self._lost(asked)
+        free = self._run(t, cost, none, upper, none, 0.0, floor=-np.inf)
+        can = np.zeros(self._origins, np.bool_)
+        can[service.origin[~blind]] = True
+        return served, lost, 0.0, {
+            int(o): (NO_QUALITY if free else NO_GPUS) if can[o] else NO_FORECAST for o in np.flatnonzero(lost)
+        }  # fmt: skip
+
+    def _run(
+        self, t: int, cost: Floats, dear: Floats, upper: Floats, spare: Floats, most: float, floor: float = 0.0
+    ) -> bool:
+        """Solve; return whether there is a solution. dear, spare: (origins,) cost and upper limit of the unserved;
+        most: of all of them."""
+        columns = np.arange(self._ways + self._origins, dtype=np.int32)
+        self._highs.changeColsCost(len(columns), columns, np.concatenate((cost, dear)))
+        self._highs.changeColsBounds(len(columns), columns, np.zeros(len(columns)), np.concatenate((upper, spare)))
+        lower, limit = self._limits(t)
+        lower[-2], limit[-1] = floor, most
+        rows = np.arange(len(lower), dtype=np.int32)
+        self._highs.changeRowsBounds(len(rows), rows, lower, limit)
+        self._highs.run()
+        status = self._highs.getModelStatus()
+        if status not in {self._optimal, self._infeasible}:
+            raise PlanInputError(f"HiGHS found no split: {self._highs.modelStatusToString(status)}.")
+        return bool(status == self._optimal)
+
+    def _limits(self, t: int) -> tuple[Floats, Floats]:
+        """Return the least and the most of each row."""
+        asked, room_s = self._service.requests[:, t], self._service.gpu_s[:, t]
+        least = np.concatenate((asked, np.full(self._sites, -np.inf), [0.0, -np.inf]))
+        return least, np.concatenate((asked, room_s, [np.inf, np.inf]))
+
+    def _served(self) -> Floats:
+        return np.maximum(np.array(self._highs.getSolution().col_value, np.float64)[: self._ways], 0.0)
+
+    def _lost(self, asked: Floats) -> Floats:
+        lost = np.array(self._highs.getSolution().col_value, np.float64)[self._ways :]
+        return np.where(lost < 1e-6 * np.maximum(asked, 1.0), 0.0, lost)
+
+    def _bound(self, t: int, cost: Floats, upper: Floats) -> float:
+        """Return what no split of all requests can cost less than, from row prices whatever they are: those of the wrong
+        sign count as 0."""
+        lower, limit = self._limits(t)
+        price = np.asarray(self._highs.getSolution().row_dual)
+        price = np.where(np.isinf(lower), np.minimum(price, 0.0), price)
+        price = np.where(np.isinf(limit), np.maximum(price, 0.0), price)
+        side = np.where(price > 0, lower, limit)
+        paid = price * np.where(price == 0, 0.0, side)
+        mine = 3 * self._ways
+        priced = (self._values[:mine] * price[self._rows[:mine]]).reshape(-1, 3).sum(1)
+        # a column that would still pay for itself is taken in full
+        taken = np.minimum(cost - priced, 0.0) * upper
+        return float(paid.sum() + taken.sum() - _ROUNDING * (np.abs(paid).sum() + np.abs(taken).sum()))
 
 
 def nearest(service: Service, origins: Sequence[Origin], sites: Sequence[Site]) -> Routing:
@@ -224,36 +306,38 @@ def nearest(service: Service, origins: Sequence[Origin], sites: Sequence[Site]) 
 
     Origins are served in their order. What finds no room is unserved.
     """
-    quality = np.array([v.quality for v in service.variants])
-    gpu_s = np.array([v.gpu_s for v in service.variants])
-    away = np.array([[o.network_ms.get(s.id, np.inf) for s in sites] for o in origins])
-    order = np.lexsort((-quality[service.variant], away[service.origin, service.site], service.origin))
-    left, room = service.requests.copy(), service.gpu_s.copy()
-    found = np.zeros(len(order))
+    quality = np.array([v.quality for v in service.variants])[service.variant]
+    away = np.array([[o.network_ms.get(s.id, np.inf) for s in sites] for o in origins])[service.origin, service.site]
+    left, room, gpu_s = service.requests.copy(), service.gpu_s.copy(), service.way_gpu_s
+    found = np.zeros((len(service.kwh), left.shape[1]))
     best: dict[tuple[int, int], float] = {}
-    for i in order.tolist():
-        o, s, v, t = (int(axis[i]) for axis in (service.origin, service.site, service.variant, service.slot))
+    for i in np.lexsort((-quality, away, service.origin)).tolist():
+        o, s = int(service.origin[i]), int(service.site[i])
         # of each site only its best variant that keeps the limit
-        if best.setdefault((o, s), float(quality[v])) > quality[v]:
+        if best.setdefault((o, s), float(quality[i])) > quality[i]:
             continue
-        take = min(left[o, t], room[s, t] / gpu_s[v] if gpu_s[v] else np.inf)
+        fits = room[s] / gpu_s[i] if gpu_s[i] else np.full(left.shape[1], np.inf)
+        take = np.where(np.isnan(service.rate_g[s]), 0.0, np.minimum(left[o], fits))
         found[i] = take
-        left[o, t] -= take
-        room[s, t] -= take * gpu_s[v]
+        left[o] -= take
+        room[s] -= take * gpu_s[i]
     left[left < 1e-9] = 0.0
-    return _told(service, found, left, None)
+    return _told(service, found, left, None, {})
 
 
-def _told(service: Service, found: Floats, unserved: Floats, bound: float | None) -> Routing:
-    some = np.flatnonzero(found > 1e-9)
-    s, t, v = service.site[some], service.slot[some], service.variant[some]
-    requests = found[some]
-    kwh = np.array([one.energy_wh for one in service.variants])[v] / 1000 * requests
+def _told(
+    service: Service, found: Floats, unserved: Floats, bound: float | None, why: Mapping[tuple[int, int], str]
+) -> Routing:  # fmt: skip
+    """Return a split in words of a Routing. found: (ways, slots) requests."""
+    way, t = np.nonzero(found > 1e-9)
+    s, v = service.site[way], service.variant[way]
+    requests = found[way, t]
+    kwh = service.kwh[way] * requests
     pue, carbon, money = service.shown[:, s, t]
-    gpu_h = np.array([one.gpu_s for one in service.variants])[v] * requests / (MS_PER_HOUR / 1000)
+    gpu_h = service.way_gpu_s[way] * requests / (MS_PER_HOUR / 1000)
     return Routing(
-        service.origin[some], s, v, t, requests, unserved, kwh * pue, kwh * carbon, kwh * money, gpu_h,
-        float((service.each_g[some] * requests).sum()), bound,
+        service.origin[way], s, v, t.astype(np.int64), requests, unserved, kwh * pue, kwh * carbon, kwh * money, gpu_h,
+        float((service.rate_g[s, t] * kwh).sum()), bound, why,
     )  # fmt: skip
 
 

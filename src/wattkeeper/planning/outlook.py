@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from wattkeeper.attribution import Progress
 from wattkeeper.core.roles import Reject, SignalInfo
 from wattkeeper.lake.book import Book
+from wattkeeper.loop import quiet
 from wattkeeper.plan.again import Before, resume, stand
 from wattkeeper.plan.modes import NOWHERE, Places
 from wattkeeper.plan.place import Plan, improve, plan, run_now, uneven_g
@@ -24,6 +26,7 @@ from wattkeeper.planning.supply import Limit, blind_spots, less, limited, need, 
 from wattkeeper.planning.usual import Usual
 
 _IMPROVED = 5000
+_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Line:
 
     now, planned: None where it has no place. why: at once, later, earlier, other site, lower power, suspended, or, for
     a job without a place, what stands against it. saved_g, saved_cost: against running now; delay_h: later than then.
-    was: beside an earlier plan: kept, moved or new; "" without one.
+    drawn_now, drawn: energy [kWh] and carbon [g] of the facility, now and planned. was: beside an earlier plan: kept,
+    moved or new; "" without one.
     """
 
     job: str
@@ -42,6 +46,8 @@ class Line:
     saved_g: float | None = None
     saved_cost: float | None = None
     delay_h: float | None = None
+    drawn_now: tuple[float, float] | None = None
+    drawn: tuple[float, float] | None = None
     was: str = ""
 
 
@@ -75,6 +81,19 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """What a plan saves against running now, over the jobs that have a place in both. carbon_part: carbon over that of run
+    now, None where that is not above 0. delay_h: how much later they end in sum."""
+
+    jobs: int
+    energy_kwh: float
+    carbon_g: float
+    carbon_part: float | None
+    cost: float | None
+    delay_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class Outlook:
     """A planned queue. signals: the words on where each site's values come from, by site and kind. notes: sentences on
     what was taken for want of better.
@@ -94,6 +113,25 @@ class Outlook:
     notes: tuple[str, ...] = ()
 
     @property
+    def saved(self) -> Saved:
+        """What is saved, over the jobs that have a place in both."""
+        both = [x for x in self.lines if x.drawn and x.drawn_now]
+        (kwh_now, g_now), (kwh, g) = (
+            (sum(d[0] for d in side), sum(d[1] for d in side))
+            for side in ([x.drawn_now for x in both if x.drawn_now], [x.drawn for x in both if x.drawn])
+        )
+        costs = [x.saved_cost for x in both if x.saved_cost is not None]
+        cost = sum(costs) if costs and len(costs) == len(both) else None
+        part = (g_now - g) / g_now if g_now > 0 else None
+        return Saved(len(both), kwh_now - kwh, g_now - g, part, cost, sum(x.delay_h or 0.0 for x in both))
+
+    @property
+    def currency(self) -> str | None:
+        """What costs are in; None without a price."""
+        found = {i["price"].unit.partition("/")[0] for i in self.signals.values() if "price" in i}
+        return " + ".join(sorted(found)) or None
+
+    @property
     def grid(self) -> Grid:
         """The time that was planned."""
         return self.made.problem.grid
@@ -111,6 +149,7 @@ def outlook(
     confidence: float = 1.0,
     before: Before | None = None,
     polish_s: float = 0.0,
+    progress: Progress = quiet,
 ) -> Outlook:
     """Plan the jobs of a queue file on the sites of a book.
 
@@ -122,6 +161,7 @@ def outlook(
     """
     if before:
         check_grid(before, grid)
+    progress("reading", 0, _STEPS)
     sites, signals = sites_of(book, grid, gpus, power_kw)
     usual = Usual(book)
     told = printed(queue)
@@ -135,7 +175,9 @@ def outlook(
         problem = pose(grid, limited(sites, limits, grid), jobs, weights)
     except NoForecastError as error:
         raise NoForecastError(" ".join([str(error), *(f"{s[0].upper()}{s[1:]}." for s in unseen)])) from error
-    made = _made(problem, before, polish_s)
+    progress(f"{len(jobs)} jobs", 1, _STEPS)
+    made = _made(problem, before, polish_s, progress)
+    progress("run now", 3, _STEPS)
     now = run_now(problem)
     each_now, each = amounts(problem, now), amounts(problem, made.places)
     lines = _lines(made, now, each_now, each, before)
@@ -154,11 +196,12 @@ def outlook(
     )  # fmt: skip
 
 
-def _made(problem: Problem, before: Before | None, polish_s: float) -> Plan:
+def _made(problem: Problem, before: Before | None, polish_s: float, progress: Progress) -> Plan:
     """Return the plan; of a small queue an improved one, where there is none before that is to be kept."""
     if before:
         return resume(before, problem)
     made = plan(problem)
+    progress("improving", 2, _STEPS)
     if len(problem.planned) <= _IMPROVED:
         made = improve(made, rounds=100)
     return polish(made, seconds=polish_s) if polish_s else made
@@ -189,12 +232,18 @@ def _lines(made: Plan, now: Places, each_now: Amounts, each: Amounts, before: Be
     lines: list[Line] = []
     was = _was(made, before)
     found = zip(placements(problem, now), placements(problem, made.places), strict=True)
+
+    def drawn(one: Amounts, j: int) -> tuple[float, float]:
+        return float(one.energy_kwh[j]), float(one.carbon_g[j])
+
     for j, (stood, after) in enumerate(found):
         name = problem.jobs.ids[problem.planned[j]]
         if after is None:
-            lines.append(Line(name, stood, None, "no room is left for it in any slot it may use"))
+            took = drawn(each_now, j) if stood else None
+            lines.append(Line(name, stood, None, "no room is left for it in any slot it may use", drawn_now=took))
         elif stood is None:
-            lines.append(Line(name, None, after, "run at once, it would miss its deadline", was=was[j]))
+            why = "run at once, it would miss its deadline"
+            lines.append(Line(name, None, after, why, drawn=drawn(each, j), was=was[j]))
         else:
             lines.append(
                 Line(
@@ -202,7 +251,7 @@ def _lines(made: Plan, now: Places, each_now: Amounts, each: Amounts, before: Be
                     float(each_now.carbon_g[j] - each.carbon_g[j]),
                     _known(each_now.cost[j] - each.cost[j]),
                     float(each.delay_h[j] - each_now.delay_h[j]),
-                    was[j],
+                    drawn(each_now, j), drawn(each, j), was[j],
                 )
             )  # fmt: skip
     lines += [Line(name, None, None, why) for name, why in problem.skipped.items()]

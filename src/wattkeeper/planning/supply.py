@@ -199,4 +199,6 @@ def parse_by_site(words: Sequence[str], option: str) -> dict[str, float]:
             found[site] = float(number)
         except ValueError:
             raise ConfigError(f"{option} {word} cannot be read. Write {option} SITE=NUMBER.") from None
+        if not 0 <= found[site] < np.inf:
+            raise ConfigError(f"{option} {word} cannot be. Give a number of at least 0.")
     return found

@@ -1,4 +1,4 @@
-"""A planned queue as plain data: for scripts, for the next plan, and for the figure."""
+"""A planned queue as plain data, for scripts and for the next plan; and as bars, for the figure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ from wattkeeper.core.clock import iso
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.plan.placement import Placement
 from wattkeeper.plan.problem import Grid
-from wattkeeper.planning.outlook import Outlook, Totals, User
+from wattkeeper.planning.outlook import Line, Outlook, Saved, Totals, User
+from wattkeeper.report.planned import NOW, NOWHERE, PLANNED, Bar, Step
+from wattkeeper.report.words import carbon, duration
 
 
 def to_json(found: Outlook) -> dict[str, Any]:
     """Return everything as plain data: times in ISO 8601, amounts with their unit in the name."""
     grid = found.grid
-    powers, spans = powers_of(found), _spans(found)
+    powers, spans, gpus = powers_of(found), _spans(found), gpus_of(found)
     return {
         "start": iso(grid.start_ms),
         "end": iso(grid.end_ms),
         "slot_min": grid.slot_ms / 60_000,
+        "currency": found.currency,
         "jobs": [
             {
                 "job_id": line.job,
+                "gpus": gpus[line.job],
                 "why": line.why,
                 "now": _place(grid, powers, line.now),
                 "planned": _place(grid, powers, line.planned),
                 "saved_carbon_g": line.saved_g,
                 "saved_cost": line.saved_cost,
                 "delay_h": line.delay_h,
+                **_drawn("now", line.drawn_now),
+                **_drawn("planned", line.drawn),
                 **({"beside_previous": line.was} if line.was else {}),
                 **spans.get(line.job, {}),
             }
@@ -39,6 +45,7 @@ def to_json(found: Outlook) -> dict[str, Any]:
         "users": [{name: getattr(user, name) for name in User.__slots__} for user in found.users],
         "now": _sums(found.now),
         "planned": _sums(found.planned),
+        "saved": {name: getattr(found.saved, name) for name in Saved.__slots__},
         "bound_weighed_g": found.bound_g,
         "gap": found.gap,
         "unplaced": found.made.unplaced,
@@ -51,6 +58,11 @@ def to_json(found: Outlook) -> dict[str, Any]:
         },
         "prices": _prices(found),
     }
+
+
+def _drawn(name: str, one: tuple[float, float] | None) -> dict[str, float | None]:
+    kwh, g = one or (None, None)
+    return {f"energy_{name}_kwh": kwh, f"carbon_{name}_g": g}
 
 
 def _spans(found: Outlook) -> dict[str, dict[str, float]]:
@@ -78,6 +90,12 @@ def _prices(found: Outlook) -> dict[str, dict[str, Any]]:
     }
 
 
+def gpus_of(found: Outlook) -> dict[str, int]:
+    """Return how many GPUs each job holds."""
+    jobs = found.made.problem.jobs
+    return dict(zip(jobs.ids, jobs.gpus.astype(int).tolist(), strict=True))
+
+
 def _sums(totals: Totals) -> dict[str, float | None]:
     return {name: getattr(totals, name) for name in Totals.__slots__}
 
@@ -98,20 +116,37 @@ def _place(grid: Grid, powers: Mapping[str, list[float]], one: Placement | None)
     }
 
 
-def chart_rows(found: Outlook) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def chart_rows(found: Outlook) -> tuple[list[Step], list[Bar]]:
     """Return what the figure draws: intensity by site and slot, and the stretches of each job now and planned."""
     grid, problem = found.grid, found.made.problem
-    curves = [
-        {"time": iso(grid.at_ms(t)), "site": site.id, "intensity_g_per_kwh": float(value)}
+    steps = [
+        Step(site.id, grid.at_ms(t), grid.at_ms(t + 1), None if np.isnan(value) else float(value))
         for site in problem.sites
         for t, value in enumerate(np.broadcast_to(np.asarray(site.intensity_g_per_kwh, np.float64), grid.slots))
-        if not np.isnan(value)
     ]
+    powers, gpus = powers_of(found), gpus_of(found)
     bars = [
-        {"plan": name, "job": one.job, "site": one.site, "start": iso(grid.at_ms(a)), "end": iso(grid.at_ms(b))}
+        Bar(
+            name, one.job, one.site, line.now.site if line.now else NOWHERE, gpus[one.job], grid.at_ms(a), grid.at_ms(b),
+            powers[one.job][one.level], told_of(line),
+        )
         for line in found.lines
-        for name, one in (("run now", line.now), ("planned", line.planned))
+        for name, one in ((NOW, line.now), (PLANNED, line.planned))
         if one
         for a, b in one.slots
-    ]
-    return curves, bars
+    ]  # fmt: skip
+    return steps, bars
+
+
+def told_of(line: Line) -> tuple[tuple[str, str], ...]:
+    """Return what there is to say of a job: why it stands where it stands, what it saves, how long it waits."""
+    told = [("why", line.why)]
+    if line.saved_g is not None:
+        told += [("saves", carbon(line.saved_g)), ("delay", duration(line.delay_h))]
+    return (*told, ("intensity g/kWh", intensities(line)))
+
+
+def intensities(line: Line) -> str:
+    """Return the mean intensity of what a job draws [g/kWh], run now and planned, such as "650 → 48"."""
+    sides = [f"{g / kwh:.0f}" if kwh else "–" for kwh, g in (line.drawn_now or (0.0, 0.0), line.drawn or (0.0, 0.0))]
+    return " → ".join(sides)

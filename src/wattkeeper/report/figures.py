@@ -7,12 +7,10 @@ from typing import Any
 import polars as pl
 
 from wattkeeper.core.units import MJ_PER_KWH
-from wattkeeper.report.charts import altair
+from wattkeeper.report.charts import GREEN, ORANGE, PURPLE, RED, SKY, altair
 from wattkeeper.report.statement import ACCOUNTS, NAMES, Statement
 
-COLOURS = {
-    "jobs": "#2f7d4f", "held idle": "#d9a01e", "idle": "#5b8fc7", "overhead": "#9a86b8", "unaccounted": "#c8503c",
-}  # fmt: skip
+COLOURS = {"jobs": GREEN, "held idle": ORANGE, "idle": SKY, "overhead": PURPLE, "unaccounted": RED}
 
 
 def figures(statement: Statement) -> dict[str, dict[str, Any]]:
@@ -81,7 +79,7 @@ def _over_time(hours: pl.DataFrame, column: str, title: str, clock: str) -> dict
             color=alt.Color("account:N", title=None, scale=_scale(alt), legend=alt.Legend(orient="top", columns=3)),
             order=alt.Order("order:Q"),
             tooltip=[
-                alt.Tooltip("time:T", format="%Y-%m-%d %H:%M"),
+                alt.Tooltip("time:T", timeUnit="utcyearmonthdatehoursminutes", format="%Y-%m-%d %H:%M", title=clock),
                 "account:N",
                 alt.Tooltip(f"{column}:Q", format=",.2f"),
             ],

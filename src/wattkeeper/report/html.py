@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from wattkeeper.core.clock import iso
 from wattkeeper.core.units import MJ_PER_KWH
-from wattkeeper.report.charts import converter
 from wattkeeper.report.figures import COLOURS, figures
+from wattkeeper.report.page import cards, chart, page, table
 from wattkeeper.report.statement import ACCOUNTS, LEVELS, NAMES, Statement
 from wattkeeper.report.words import (
     BANDS,
@@ -41,30 +39,12 @@ def write_html(statement: Statement, path: Path) -> None:
 def to_html(statement: Statement) -> str:
     """Return the page. Raises MissingExtraError without the extra `report`."""
     specs = figures(statement)
-    charts = "".join(f'<h2>{_TITLES[n]}</h2><div class="chart" id="chart-{n}"></div>' for n in specs)
-    title = escape(statement.title or "Energy statement")
+    charts = "".join(f"<h2>{_TITLES[n]}</h2>{chart(n, about=_TITLES[n])}" for n in specs)
     body = "".join(
         [_head(statement), _sum(statement), _cards(statement), charts, _accounts(statement), _rows(statement),
          _quality(statement), _made(statement)]
     )  # fmt: skip
-    data = json.dumps(specs).replace("<", "\\u003c")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_asset("page.css")}</style></head>'
-        f'<body><main>{body}</main><script type="application/json" id="specs">{data}</script>'
-        f"<script>{_bundle()}</script><script>{_asset('page.js')}</script></body></html>"
-    )
-
-
-def _asset(name: str) -> str:
-    """Return a file that ships beside this one."""
-    return (resources.files("wattkeeper.report") / name).read_text("utf-8")
-
-
-def _bundle() -> str:
-    """Return Vega, Vega-Lite and vega-embed as one script."""
-    snippet: Any = None  # the default bundle; the stub wrongly asks for text
-    return str(converter().javascript_bundle(snippet)).replace("</script", "<\\/script")
+    return page(statement.title or "Energy statement", body, specs)
 
 
 def _head(statement: Statement) -> str:
@@ -96,9 +76,9 @@ def _dot(account: str) -> str:
 
 
 def _cards(statement: Statement) -> str:
-    currency = escape(statement.sites[0].currency)
+    currency = statement.sites[0].currency
     cost = statement.total("cost")
-    cards = [
+    told = [
         ("Energy", energy(statement.meter_mj), f"± {energy(statement.uncertainty_mj)} (standard uncertainty)"),
         ("Carbon, location-based", carbon(statement.total("carbon_g")), _without(statement, "intensity")),
         ("Cost", f"{amount(cost)} {currency}", _without(statement, "price")) if cost is not None
@@ -109,26 +89,16 @@ def _cards(statement: Statement) -> str:
          f"{count(statement.jobs_ended, 'job')} ended"),
     ]  # fmt: skip
     if statement.pue is not None:
-        cards.append(("PUE (interim)", f"{statement.pue:.3f}", "facility energy / IT energy of this period"))
+        told.append(("PUE (interim)", f"{statement.pue:.3f}", "facility energy / IT energy of this period"))
     water = statement.total("water_l")
     if water is not None:
-        cards.append(("Water", f"{grouped(water, 0)} L", _without(statement, "water")))
-    return '<div class="cards">' + "".join(
-        f'<div class="card"><small>{n}</small><div>{v}</div><small>{escape(t)}</small></div>' for n, v, t in cards
-    ) + "</div>"  # fmt: skip
+        told.append(("Water", f"{grouped(water, 0)} L", _without(statement, "water")))
+    return cards(told)
 
 
 def _without(statement: Statement, kind: str) -> str:
     part = statement.unvalued.get(kind, 0.0)
     return f"{percent(part)} of energy without {kind}" if part else ""
-
-
-def _table(heads: list[str], rows: list[list[str]], left: int = 1) -> str:
-    """Return a table from cells that are escaped already; the first `left` columns are text."""
-    cell = [' class="l"' if i < left else "" for i in range(len(heads))]
-    top = "".join(f"<th{c}>{h}</th>" for c, h in zip(cell, heads, strict=True))
-    body = "".join("<tr>" + "".join(f"<td{c}>{v}</td>" for c, v in zip(cell, r, strict=True)) + "</tr>" for r in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _numbers(row: dict[str, Any]) -> list[str]:
@@ -157,7 +127,7 @@ def _accounts(statement: Statement) -> str:
         ]
         band = grouped(row["uncertainty_mj"] / MJ_PER_KWH, 3)
         rows.append([_dot(row["account"]) + NAMES[row["account"]], *_numbers(row), band, *parts])
-    return "<h2>Accounts</h2>" + _table(heads, rows)
+    return "<h2>Accounts</h2>" + table(heads, rows)
 
 
 def _rows(statement: Statement) -> str:
@@ -194,7 +164,7 @@ def _rows(statement: Statement) -> str:
     more = statement.rows.height - MOST_ROWS
     note = f'<p class="soft">… and {grouped(more)} more in the CSV and JSON.</p>' if more > 0 else ""
     note += f'<p class="soft">{escape(statement.full_cost_line)}</p>' if full else ""
-    return f"<h2>By {escape(statement.by)}</h2>" + _table(heads, rows, len(keys)) + note
+    return f"<h2>By {escape(statement.by)}</h2>" + table(heads, rows, len(keys)) + note
 
 
 def _quality(statement: Statement) -> str:
@@ -205,7 +175,7 @@ def _quality(statement: Statement) -> str:
     ]
     out = "<h2>Data quality</h2>"
     out += (
-        _table(["Finding", "Count", "Meters", "kWh booked over it"], found)
+        table(["Finding", "Count", "Meters", "kWh booked over it"], found)
         if found
         else "<p>Nothing was found amiss.</p>"
     )
@@ -213,10 +183,10 @@ def _quality(statement: Statement) -> str:
         out += f"<p>{escape(line)}</p>" if line else ""
     if statement.failed.height:
         rows = [[escape(s), grouped(n), grouped(e / MJ_PER_KWH, 3)] for s, n, e in statement.failed.iter_rows()]
-        out += "<h2>Jobs without a result</h2>" + _table(["State", "Jobs", "kWh"], rows)
+        out += "<h2>Jobs without a result</h2>" + table(["State", "Jobs", "kWh"], rows)
     if statement.embodied_g:
         rows = [[escape(a), carbon(g)] for a, g in sorted(statement.embodied_g.items(), reverse=True)]
-        out += "<h2>Embodied carbon of the hardware over this time</h2>" + _table(["Account", "CO2e"], rows)
+        out += "<h2>Embodied carbon of the hardware over this time</h2>" + table(["Account", "CO2e"], rows)
         out += '<p class="soft">Amortised in a straight line over each device\'s life; never added to the carbon above.</p>'
     return out
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from wattkeeper.report.charts import COLOURS, altair
+from wattkeeper.report.charts import COLOURS, altair, when
 
 WIDTH, HEIGHT = 760, 260
 
@@ -27,13 +27,17 @@ def course(points: list[dict[str, Any]], gaps: list[dict[str, Any]], unit: str, 
     layers = [
         alt.Chart(alt.Data(values=gaps))
         .mark_rect(color=COLOURS[4], opacity=0.18)
-        .encode(x=alt.X("start:T", scale=alt.Scale(type="utc")), x2="end:T", tooltip=["start:T", "end:T"])
+        .encode(
+            x=alt.X("start:T", scale=alt.Scale(type="utc")),
+            x2="end:T",
+            tooltip=[when("start", "missing from"), when("end", "to")],
+        )
     ]
     if any(p.get("low") is not None for p in points):
         band = base.transform_filter("isValid(datum.low)").mark_area(opacity=0.2, interpolate="step-after")
         layers.append(band.encode(x=x, y=alt.Y("low:Q", title=unit), y2="high:Q", color=colour))
     line = base.mark_line(interpolate="step-after", invalid="break-paths-show-domains")
-    tip = [alt.Tooltip("time:T", format="%Y-%m-%d %H:%M"), alt.Tooltip("value:Q", format=",.4~f"), "what:N"]
+    tip = [when("time", "from"), alt.Tooltip("value:Q", format=",.4~f"), "what:N"]
     layers.append(line.encode(x=x, y=alt.Y("value:Q", title=unit), color=colour, tooltip=tip))
     spec: dict[str, Any] = alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title).to_dict()
     return spec

@@ -220,7 +220,11 @@ def build(sources: Sources, period: Period, by: str = "job", title: str = "", *,
         shares, stays = full_cost(sources.postings)
         rows = rows.join(_summed(shares, sources.jobs, key), on=key, how="left", nulls_equal=True)
         unspread = stays.to_dicts()[0]
-    finished = jobs.filter(pl.col("end_ms").is_between(period.start_ms, period.end_ms, closed="left"))
+    ended = pl.col("end_ms").is_between(period.start_ms, period.end_ms, closed="left")
+    finished = jobs.filter(ended)
+    # one that ended as it began has no posting, and ended all the same
+    instant = sources.jobs.filter(ended & (pl.col("end_ms") == pl.col("start_ms")))["job_id"]
+    jobs_ended = len(set(finished["job_id"]) | set(instant))
     gpus = [a.id for a in sources.tree.assets.values() if a.kind == "gpu"]
     held = by_account.filter(pl.col("asset").is_in(gpus) & pl.col("account").is_in(["job", "held_idle"]))
     held_ms, known_ms, busy_ms = (
@@ -239,8 +243,8 @@ def build(sources: Sources, period: Period, by: str = "job", title: str = "", *,
         findings=_findings(sources.findings),
         meter_mj=sources.meter_mj,
         uncertainty_mj=uncertainty.total_mj(meters, sources.by_pue_mj),
-        jobs_ended=finished.height,
-        kwh_per_job=float(finished["energy_mj"].mean()) / MJ_PER_KWH if finished.height else None,  # type: ignore[arg-type]
+        jobs_ended=jobs_ended,
+        kwh_per_job=float(finished["energy_mj"].sum()) / MJ_PER_KWH / jobs_ended if jobs_ended else None,
         utilisation=busy_ms / known_ms if known_ms else None,
         utilisation_known=known_ms / held_ms if held_ms else 0.0,
         unvalued=sources.unvalued,

@@ -24,15 +24,40 @@ def energy(energy_mj: float) -> str:
 
 
 def carbon(carbon_g: float | None) -> str:
-    """Return carbon in kg or t; a dash where it is unknown."""
+    """Return carbon in kg, in t from 10 t on, and in g below 10 g; a dash where it is unknown."""
     if carbon_g is None:
         return "–"
+    if 0.05 <= abs(carbon_g) < 10:
+        return f"{grouped(carbon_g, 1)} g"
     return f"{grouped(carbon_g / 1e6, 3)} t" if abs(carbon_g) >= 1e7 else f"{grouped(carbon_g / 1e3, 2)} kg"
 
 
 def amount(value: float | None, decimals: int = 2) -> str:
     """Return a plain amount; a dash where it is unknown."""
     return "–" if value is None else grouped(value, decimals)
+
+
+def duration(hours: float | None) -> str:
+    """Return a length of time such as "3 h 20 min", in days from four days on; a dash where it is unknown."""
+    if hours is None:
+        return "–"
+    minutes = round(abs(hours) * 60)
+    sign = "\u2212" if hours < 0 and minutes else ""
+    whole, rest = divmod(minutes, 60)
+    if whole >= 96:
+        days, left = divmod(round(minutes / 60), 24)
+        parts = [f"{days} d", f"{left} h" if left else ""]
+    else:
+        parts = [f"{whole} h" if whole else "", f"{rest} min" if rest or not whole else ""]
+    return sign + " ".join(p for p in parts if p)
+
+
+def short(name: str, most: int) -> str:
+    """Return a name of at most so many characters; its middle goes first, as names differ at their ends."""
+    if len(name) <= most:
+        return name
+    tail = (most - 1) // 2
+    return f"{name[: most - 1 - tail]}…{name[len(name) - tail :]}"
 
 
 BANDS = (

@@ -130,6 +130,7 @@ class _Folding:
         self._command = [sys.executable, "-m", "wattkeeper.server.folding", str(root), str(every_s)]
         self._metrics, self._say = metrics, say
         self._stopping = threading.Event()
+        self._said: set[str] = set()  # by the last fold: what stands as it stood is not said again
         self._process = self._start()
         self._thread = threading.Thread(target=self._listen, name="folding")
         self._thread.start()
@@ -163,8 +164,12 @@ class _Folding:
             self._metrics.fold_faults.inc()
             self._say(f"Folding failed and is tried again: {fault}")
             return
-        for words in (*told["refused"], *told["doubts"]):  # type: ignore[misc]
-            self._say(words)
+        words: list[str] = [*told["refused"], *told["doubts"]]  # type: ignore[misc]
+        for one in words:
+            if one not in self._said:
+                self._say(one)
+        if words or told["readings"]:
+            self._said = set(words)
         self._metrics.folded.inc(told["readings"])  # type: ignore[arg-type]
         self._metrics.again.inc(told["again"])  # type: ignore[arg-type]
         self._metrics.aside.inc(told["aside"])  # type: ignore[arg-type]

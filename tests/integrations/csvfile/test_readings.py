@@ -7,7 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wattkeeper.config import CsvConfig
 from wattkeeper.core.assets import Asset, Meter
+from wattkeeper.integrations.csvfile import CsvSource
 from wattkeeper.integrations.csvfile.numbers import SENTINELS
 
 POWER = {"kind": "readings", "quantity": "power", "unit": "W"}
@@ -285,3 +287,14 @@ def test_a_meter_id_may_be_made_from_the_column_meter(load):
                asset="{meter}", quantity="power", unit="mW")  # fmt: skip
     assert got.readings == [("n1:7", 1767225600000, 5)]
     assert [m.asset for m in got.all("meters")] == ["n1:7"]
+
+
+def test_a_meter_that_the_site_file_has_elsewhere_makes_no_asset_of_its_name(tmp_path):
+    """A layout without an asset: pdu-1 stays on the rack it was declared on; pdu-2, which nobody declared, is new."""
+    path = tmp_path / "file.csv"
+    path.write_text(f"meter,time,value\npdu-1,{STAMP},1\npdu-2,{STAMP},1\n")
+    layout = CsvConfig(**POWER, parent="a")
+    found = list(CsvSource(path, layout, "test", {"pdu-1": "rack-1"}).read())
+
+    assert [(m.id, m.asset) for i in found for m in i.meters] == [("pdu-1", "rack-1"), ("pdu-2", "pdu-2")]
+    assert [a.id for i in found for a in i.assets] == ["pdu-2"]

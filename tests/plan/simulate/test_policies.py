@@ -139,6 +139,40 @@ def test_elastic_takes_more_gpus_in_the_low_hour():
     assert max(g for _, _, _, g in slots_of(spread)) <= 8
 
 
+def test_elastic_does_all_its_work_however_long_it_takes_to_be_restored():
+    """3 h on 4 of 4 GPUs, low hours at 0, 3, 4 and 5, an hour to be restored: all work is done at 100 g, and the hour at
+    900 before it comes back draws only what resuming takes."""
+    low = [100, 900, 900, 100, 100, 100, 900, 900]
+    case = made(low, 4, job("x", 4, 3, 0, 8, suspendable=True, resume_ms=HOUR, resume_kwh=0.1))
+    seen = perfect(case.sites[0].intensity_g_per_kwh)
+    wish = policies.elastic(case, seen, scaling=1.0)
+
+    assert slots_of(wish) == [(0, 0, 1, 4), (0, 2, 5, 4)]
+    assert wish.restored.tolist() == [-1, 1]
+    assert run(case, "elastic", wish).carbon_g == pytest.approx(3 * 4 * 100 + 0.1 * 900)
+    # two hours to be restored are as long as the break: it goes on with a quarter of its GPUs, which do a quarter
+    short = made(low, 4, job("x", 4, 3, 0, 8, suspendable=True, resume_ms=2 * HOUR))
+    wish = policies.elastic(short, seen, scaling=1.0)
+    assert slots_of(wish) == [(0, 0, 1, 4), (0, 1, 3, 1), (0, 3, 4, 4), (0, 4, 5, 2)]
+    assert set(wish.restored.tolist()) == {-1}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 11), st.integers(1, 11), st.integers(1, 6), st.integers(0, 8), st.integers(0, 3), st.integers())
+def test_elastic_never_does_less_than_the_job(asked: int, more: int, hours: int, slack: int, restore: int, seed: int):
+    """Any GPUs, window and time to be restored: the work done is at least the job's, within its window."""
+    values = np.random.default_rng(abs(seed)).uniform(10, 500, hours + slack + 1).tolist()
+    one = job("x", asked, hours, 0, hours + slack, suspendable=True, resume_ms=restore * HOUR)
+    case = made(values, asked + more - 1, one)
+    wish = policies.elastic(case, perfect(np.array(values)), scaling=0.9)
+    works = wish.end - wish.first - np.maximum(wish.restored, 0)
+
+    assert ((wish.gpus / asked) ** 0.9 * works).sum() >= hours - 1e-6
+    assert (works > 0).all()
+    assert (wish.first[1:] >= wish.end[:-1]).all()
+    assert (wish.first[0] >= 0, wish.end[-1] <= hours + slack, wish.gpus.max() <= asked + more - 1) == (True,) * 3
+
+
 def test_a_steady_power_history_by_hand():
     """2 jobs of 1 GPU on 1 GPU: run now, the second waits an hour. 100 + 200 g; delays 0 and 1 h; one deadline missed."""
     case = made([100, 200, 300, 400], 1, job("x", 1, 1, 0, 2), job("y", 1, 1, 0, 1), price=0.5)

@@ -156,7 +156,9 @@ class Readings:
         layout = self.table.layout
         if not layout.quantity:
             return
-        if parent:
+        if not layout.asset and meter in self.table.declared:
+            asset = self.table.declared[meter]
+        elif parent:
             intake.assets.append(Asset(asset, layout.asset_kind, parent))
         intake.meters.append(
             Meter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -23,12 +23,14 @@ TIMES = ("time", "start", "end", "submit")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One file on its way in. name: of the layout, for the sentences that send the user to the site file."""
+    """One file on its way in. name: of the layout, for the sentences that send the user to the site file. declared: the
+    asset of each meter that the site file has."""
 
     path: Path
     layout: CsvConfig
     name: str
     sheet: Sheet
+    declared: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, int]:
         """Return where our columns stand in the file; optional ones are left out where it has none.

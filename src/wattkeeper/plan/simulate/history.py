@@ -218,6 +218,8 @@ def _why_not(jobs: Jobs, i: int, late_ms: int, grid: Grid, known: int, gpus: Flo
     if jobs.gpus[i] > gpus[allowed].max():
         where = "the cluster has" if len(gpus) == 1 else "the largest of its sites has"
         return f"it asks for {jobs.gpus[i]:g} GPUs and {where} {gpus[allowed].max():g}"
+    if jobs.duration_ms[i] > max(known, 1) * grid.slot_ms:
+        return f"it lasts {jobs.duration_ms[i] / MS_PER_HOUR:g} h, longer than the signals reach"
     return _when_not(release_ms, late_ms, grid, known)
 
 

@@ -9,6 +9,7 @@ GPUs in low slots and fewer in high ones (W. Hanafy et al., CarbonScaler, SIGMET
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -76,7 +77,8 @@ def elastic(history: History, foresight: Foresight, scaling: float = 0.9) -> Wis
 
     k GPUs do (k / asked)^scaling of the work that the asked do, at a power in proportion to k. Steps of a quarter of
     the GPUs asked for, from LEAST to MOST of them, are taken in the order of work for what they cost, until the job is
-    done. Other jobs have the lowest window.
+    done. Where a job takes time to be restored, it holds GPUs for that before it comes back, and it does not rest in
+    breaks no longer than that. Other jobs have the lowest window.
     """
     rigid = lowest_window(history, foresight)
     restore = history.restore
@@ -159,23 +161,37 @@ def _under(now: Floats, limit: float, first: int, due: int, length: int, restore
 def _scaled(history: History, rate: Floats, j: int, scaling: float) -> list[tuple[int, int, int, int, float, int]]:
     """Return the stretches of one elastic job."""
     first, due, asked = int(history.begin[j]), int(history.due[j]), int(history.jobs.gpus[j])
-    step = max(int(asked * LEAST), 1)
-    counts = np.arange(step, min(int(asked * MOST), history.gpus[history.home[j]]) + 1, step)
+    restore, length = int(history.restore[j]), int(history.length[j])
+    # quarters of the GPUs asked for, rounded up, so that those asked for are among them
+    quarters = -(-asked * np.arange(LEAST, MOST + LEAST, LEAST) // 1).astype(np.int64)
+    counts = np.unique(np.minimum(np.concatenate(([0], quarters)), history.gpus[history.home[j]]))
     work = (counts / asked) ** scaling
-    gain = np.diff(np.concatenate(([0.0], work)))
     # cost of a step of GPUs over the work it adds, by slot: rising along the steps, as work is concave
-    each = rate[first:due, None] * (step / gain)[None, :]
-    order = np.argsort(each, axis=None, kind="stable")
-    done = np.cumsum(np.broadcast_to(gain, each.shape).ravel()[order])
-    taken = order[: int(np.searchsorted(done, history.length[j] - 1e-9)) + 1]
-    steps = np.bincount(taken // len(counts), minlength=due - first)
-    held = steps * step
+    each = rate[first:due, None] * (np.diff(counts) / np.diff(work))[None, :]
+    order = np.argsort(each, axis=None, kind="stable") // (len(counts) - 1)
+
+    def steps(taken: int) -> Int64s:
+        """Return the steps of GPUs by slot: the cheapest, and one in breaks too short to be restored in."""
+        return _bridged(np.bincount(order[:taken], minlength=due - first).astype(np.int64), restore)
+
+    least = bisect_left(range(len(order)), length - 1e-9, key=lambda taken: float(work[steps(taken)].sum()))
+    held = counts[steps(least)]
     edges = np.flatnonzero(np.diff(np.concatenate(([0], held, [0]))))
     found: list[tuple[int, int, int, int, float, int]] = []
     for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if held[a]:
-            broken = bool(found) and found[-1][2] != first + a
             gpus = int(held[a])
-            restored = int(history.restore[j]) if broken else -1
-            found.append((j, first + a, first + b, gpus, float(history.kw[j] * gpus / asked), restored))
+            broken = bool(found) and found[-1][2] != first + a
+            # what is restored holds its GPUs before it works
+            since, restored = (a - restore, restore) if broken else (a, -1)
+            found.append((j, first + since, first + b, gpus, float(history.kw[j] * gpus / asked), restored))
     return found
+
+
+def _bridged(steps: Int64s, restore: int) -> Int64s:
+    """Return the steps with one in each break between them that is not longer than being restored."""
+    used = np.flatnonzero(steps)
+    for a, b in zip(used[:-1].tolist(), used[1:].tolist(), strict=True):
+        if b - a - 1 <= restore:
+            steps[a + 1 : b] = 1
+    return steps
