@@ -370,7 +370,7 @@ def test_standard_input_and_an_empty_queue(made, tmp_path):
     assert json.loads(done.stdout)["planned"]["carbon_g"] == pytest.approx(125)
     assert [j["job_id"] for j in json.loads(table.stdout)["jobs"]] == ["x"]
     assert wrong.returncode == 1
-    assert wrong.stderr.startswith("standard input is not what squeue --json, ")
+    assert wrong.stderr.startswith("wattkeeper: standard input is not what squeue --json, ")
     for one in (header, rows, pods):
         assert one.returncode == 0, one.stderr
         assert "Nothing to plan: no job of the queue that could be read waits for GPUs." in one.stdout

@@ -177,7 +177,7 @@ def test_a_job_twice_and_a_file_of_nothing_readable(tmp_path):
         ("JOBID PARTITION NAME USER ST TIME NODES", "no column JobID, State, TimeLimit, the GPUs .* Print: SLURM_TIME"),
         (
             "apiVersion: kueue.x-k8s.io/v1beta1",
-            "is not what squeue --json, sacct --json or kubectl get .*: an item is a None, ",
+            "is not what squeue --json, sacct --json or kubectl get .*: line 3: ",
         ),
     ],
 )
