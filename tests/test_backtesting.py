@@ -93,7 +93,7 @@ def test_faults_say_what_and_where(tmp_path):
     book = book_of(tmp_path, [400.0] * 6)
     soon = Setting(slack_ms=2 * HOUR)
     faults = [
-        (UnknownNameError, "No site named 'b'", {"sites": ["b"]}),
+        (ConfigError, "The site file has no site 'b'. It has a.", {"sites": ["b"]}),
         (UnknownNameError, "No intensity signal named 'XX' in this book. Known: intensity:x.", {"signals": {"a": "XX"}}),
         (ConfigError, "There is no policy 'best'. Choose from run now,", {"names": ["best"]}),
         (UnknownNameError, "No intensity signal named 'oracle'", {"setting": replace(soon, forecast="oracle")}),

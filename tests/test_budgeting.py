@@ -11,7 +11,6 @@ from wattkeeper.core.errors import ConfigError, ImportFileError, UnknownNameErro
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.budget import BudgetError
 from wattkeeper.plan.simulate.cluster import Fleet, Stretches, intake
-from wattkeeper.planning import parse_by_site
 
 HOUR = 3_600_000
 START = 1_760_000_400_000
@@ -119,6 +118,3 @@ def test_what_would_limit_nothing_is_refused(tmp_path):
         budget(fine, always(1.0, {}), Setting(base_kw={"r1": -1.0}))
     with pytest.raises(BudgetError, match=r"The site cannot be kept: power that no cap changes takes 1\.0 kW more"):
         budget(fine, always(1.0, {}), Setting(base_kw={"": 2.0}))
-    for option in ("r1=nan", "r1=inf", "r1=-1"):
-        with pytest.raises(ConfigError, match=f"--row {option} cannot be"):
-            parse_by_site([option], "--row")

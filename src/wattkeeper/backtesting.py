@@ -25,7 +25,7 @@ from wattkeeper.plan.problem import NEVER_MS, Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies, rolling
 from wattkeeper.plan.simulate.foresight import Foresight, erring, forecast, perfect, recorded, rolled
 from wattkeeper.plan.simulate.history import History, Outcome, Wish, history, run
-from wattkeeper.planning import mean_over
+from wattkeeper.planning import about, counted_gpus, currency_of, mean_over
 from wattkeeper.valuing import signal_of
 
 Floats = NDArray[np.float64]
@@ -175,7 +175,7 @@ def backtest(
     return Backtest(
         stages, grid, known_ms, past.cut, len(past.jobs), len(free.intersection(past.jobs.ids)), setting, rows, bound_g,
         skipped, tuple(rejects),
-        " + ".join(sorted({p.info.unit.partition("/")[0] for p in prices if p is not None})) or None,
+        currency_of(p.info for p in prices if p is not None),
     )  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def _check(
     chosen: Sequence[SiteConfig], jobs: Sequence[Job], setting: Setting, names: Sequence[str],
     gpus: Mapping[str, float], signals: Mapping[str, str], rejects: Sequence[Reject],
 ) -> None:  # fmt: skip
-    """Raise ConfigError or UnknownNameError for what cannot be meant."""
+    """Raise ConfigError for what cannot be meant."""
     for name in names:
         if name not in NAMES:
             raise ConfigError(f"There is no policy '{name}'. Choose from {', '.join(NAMES)}.")
@@ -253,7 +253,9 @@ def _check(
         )
     for name in (*gpus, *signals):
         if name not in [one.id for one in chosen]:
-            raise UnknownNameError("site", name, [one.id for one in chosen])
+            raise ConfigError(
+                f"Site '{name}' is not run again; {', '.join(one.id for one in chosen)} is. Name it with --site."
+            )
     if not jobs and rejects:
         first = f"{f'row {rejects[0].row}: ' if rejects[0].row else ''}{rejects[0].reason}"
         raise ConfigError(f"None of the {len(rejects)} jobs can be run again. The first, {first}.")
@@ -322,13 +324,10 @@ def _grid(jobs: Jobs, reach_ms: int, setting: Setting) -> tuple[Grid, int]:
 def _place(
     book: Book, one: SiteConfig, grid: Grid, gpus: float | None, intensity: Signal, prices: Signal | None
 ) -> Site:
-    counted = sum(a.kind == "gpu" for a in book.tree().walk(one.id))
-    if not (gpus or counted):
-        raise ConfigError(f"Site '{one.id}' has no GPUs in the book. Say how many with --gpus.")
     pue = signal_of(book, one, "pue")
     return Site(
         one.id,
-        float(gpus or counted),
+        float(gpus or counted_gpus(book, one.id)),
         mean_over(intensity, grid),
         np.full(grid.slots, np.nan) if prices is None else mean_over(prices, grid),
         pue=1.0 if pue is None else mean_over(pue, grid),
@@ -361,7 +360,7 @@ def to_json(found: Backtest) -> dict[str, Any]:
             {
                 "id": one.site,
                 "gpus": one.gpus,
-                "intensity": {"id": one.signal.id, "provider": one.signal.provider, "method": one.signal.method},
+                "intensity": about(one.signal),
             }
             for one in found.stages
         ],

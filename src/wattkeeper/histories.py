@@ -10,7 +10,6 @@ from typing import Any
 import polars as pl
 
 from wattkeeper.config import SiteConfig
-from wattkeeper.core.errors import UnknownNameError
 from wattkeeper.core.roles import Reject
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Job
@@ -20,12 +19,8 @@ _UNKNOWN_MS = -(2**61)
 
 
 def sites_named(book: Book, sites: Sequence[str]) -> list[SiteConfig]:
-    """Return sites of the book by name; all where none is named. Raises UnknownNameError."""
-    known = {s.id: s for s in book.site_file.site}
-    for name in sites:
-        if name not in known:
-            raise UnknownNameError("site", name, list(known))
-    return [known[name] for name in dict.fromkeys(sites)] or list(known.values())
+    """Return sites of the book by name; all where none is named. Raises ConfigError for an unknown one."""
+    return [book.site_file.site_named(name) for name in dict.fromkeys(sites)] or list(book.site_file.site)
 
 
 def read_history(path: Path) -> tuple[list[Job], list[Reject]]:

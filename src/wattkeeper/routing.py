@@ -21,7 +21,7 @@ from wattkeeper.integrations.csvfile.rows import read_rows
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Site, Weights
 from wattkeeper.plan.route import Origin, Routing, Service, Variant, lay_out, nearest, quality_of, route, shares
-from wattkeeper.planning import sites_of
+from wattkeeper.planning import about, currency_of, sites_of, steps_of
 from wattkeeper.report.planned import Step
 from wattkeeper.report.routed import UNSERVED, Share
 
@@ -82,8 +82,7 @@ class Routed:
     @property
     def currency(self) -> str | None:
         """What costs are in; None without a price."""
-        units = {found["price"].unit.partition("/")[0] for found in self.signals.values() if "price" in found}
-        return " + ".join(sorted(units)) if self.priced else None
+        return currency_of(info for found in self.signals.values() for info in found.values()) if self.priced else None
 
     @property
     def saving(self) -> float | None:
@@ -207,8 +206,7 @@ def to_json(found: Routed) -> dict[str, Any]:
         "gap": made.gap,
         "unserved": _unserved(found, made),
         "signals": {
-            site: {k: {"id": i.id, "provider": i.provider, "method": i.method} for k, i in infos.items()}
-            for site, infos in found.signals.items()
+            site: {kind: about(info) for kind, info in infos.items()} for site, infos in found.signals.items()
         },
     }  # fmt: skip
 
@@ -216,11 +214,6 @@ def to_json(found: Routed) -> dict[str, Any]:
 def chart_rows(found: Routed) -> tuple[list[Step], list[Share]]:
     """Return what the figure draws: intensity by site and slot, and who answers how many requests an hour."""
     grid, made = found.grid, found.planned
-    steps = [
-        Step(site.id, grid.at_ms(t), grid.at_ms(t + 1), None if np.isnan(value) else float(value))
-        for site in found.sites
-        for t, value in enumerate(np.broadcast_to(np.asarray(site.intensity_g_per_kwh, np.float64), grid.slots))
-    ]
     shares = [
         Share(grid.at_ms(t), grid.at_ms(t + 1), found.sites[s].id, found.service.variants[v].name, n / grid.slot_h)
         for t, s, v, n in zip(
@@ -230,7 +223,7 @@ def chart_rows(found: Routed) -> tuple[list[Step], list[Share]]:
     for t in np.flatnonzero(made.unserved.any(0)).tolist():
         lost = float(made.unserved[:, t].sum()) / grid.slot_h
         shares.append(Share(grid.at_ms(t), grid.at_ms(t + 1), UNSERVED, UNSERVED, lost))
-    return steps, shares
+    return steps_of(found.sites, grid), shares
 
 
 def totals(found: Routed, one: Routing) -> dict[str, Any]:

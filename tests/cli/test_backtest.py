@@ -82,6 +82,57 @@ def test_the_table_fits_the_terminal_and_the_page_opens_offline(made, tmp_path):
     assert 'src="http' not in page
 
 
+def test_jobs_that_do_not_end_are_told(made, tmp_path):
+    """Sixty jobs of 6 min hold an hour each of the only GPU, and the signal ends after 36 h: the reason and the cure are
+    told, and the figure draws no bound, which is of all jobs. In slots of 6 min they are done in 6 h."""
+    pytest.importorskip("altair")
+    rows = [f"j{i},1,0.1,500,2026-10-01T00:00,2026-10-01T04:00\n" for i in range(60)]
+    (tmp_path / "short.csv").write_text("job_id,gpus,duration_h,power_w,release,deadline\n" + "".join(rows))
+
+    def ran(slot):
+        page = tmp_path / f"{slot}.html"
+        words = ("--gpus", 1, "--policy", "threshold", "--slot", slot, "--html", page, "--json")
+        done = run("backtest", tmp_path / "short.csv", "--book", made / "book", *words)
+        assert done.returncode == 0, done.stderr
+        return {row["policy"]: row["unplaced"] for row in json.loads(done.stdout)["policies"]}, page.read_text()
+
+    left, page = ran(60)
+    assert left["run now"] > 0
+    assert f"Up to {max(left.values())} jobs of 60 did not end" in page
+    assert "take a shorter --slot than 60 min" in page
+    assert '"name": "bound' not in page
+
+    left, page = ran(6)
+    assert max(left.values()) == 0
+    assert "did not end in that time" not in page
+    assert '"name": "bound' in page
+
+
+def test_several_sites_fit_the_terminal(made, tmp_path):
+    """No cell of eleven columns is cut in 80."""
+    (tmp_path / "site.toml").write_text(SITE + SITE.partition("[csv")[0].replace('"a"', '"b"'))
+    assert run("init", tmp_path / "book", "--site-file", tmp_path / "site.toml").returncode == 0
+    assert run("import", "csv", made / "ci.csv", "--as", "ci", "--book", tmp_path / "book").returncode == 0
+    done = run(
+        "backtest", made / "history.csv", "--book", tmp_path / "book", "--gpus", "a=4", "--gpus", "b=4",
+        "--policy", "planner", "--policy", "cleanest site",
+    )  # fmt: skip
+
+    assert done.returncode == 3, done.stderr
+    table = done.stdout.split("Intensity:")[0]
+    assert "Moved" in table
+    assert "…" not in table
+    assert max(len(line) for line in done.stdout.splitlines()) <= 80
+
+
+def test_options_of_the_book_s_jobs_are_refused_beside_a_file(made):
+    """They would change nothing, and nobody would know."""
+    for words in (("--move", "0.5:10"), ("--period", "2026-10")):
+        done = backtest(made, *words)
+        assert done.returncode == 2
+        assert "--period and --move are for the book's jobs." in done.stderr
+
+
 def test_every_key_of_the_json_is_told(made):
     keys.check("backtest", json.loads(backtest(made, "--json", "--policy", "threshold").stdout))
 

@@ -90,6 +90,22 @@ def test_faults_are_one_line(files):
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--row", "r1"), "--row r1 cannot be read. Write --row ROW=NUMBER."),
+        (("--row", "r1=nan"), "--row r1=nan cannot be. Give a number of at least 0."),
+        (("--base", "=inf"), "--base =inf cannot be. Give a number of at least 0."),
+        (("--base", "=-1"), "--base =-1 cannot be. Give a number of at least 0."),
+    ],
+)
+def test_numbers_that_cannot_be_are_wrong_usage(files, option, words):
+    done = run("budget", files / "jobs.csv", "--limit", 30, *option)
+
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+
+
 def test_the_page_and_the_keys(files):
     """Title, limits and the totals of the worst time; every key of the JSON is told; a limit without an end is drawn too."""
     pytest.importorskip("altair")

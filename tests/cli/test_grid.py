@@ -209,6 +209,9 @@ def test_a_back_test_in_the_terminal(book, tmp_path):
         ),
         (("forecast", "--zone", "DE", "--at", "2026-01-20"), "h of past are too few to judge a forecast of 96 h by"),
         (("show", "--zone", "DE", "--from", "2026-03-01", "--to", "2026-02-01"), "--from must lie before --to"),
+        (("show", "--zone", "DE", "--from", "2036-03-01"), "not after 2036-03-01T00:00:00Z. Fetch or import more"),
+        (("show", "--zone", "DE", "--to", "2016-03-01"), "not before 2016-03-01T00:00:00Z. Fetch or import more"),
+        (("show", "--zone", "XX", "--figure", "none/of.html"), "there is no directory none. Make it first."),
     ],
 )
 def test_faults_are_one_line(book, words, told):

@@ -158,6 +158,14 @@ def test_a_figure_of_another_kind_is_refused_before_planning(made, tmp_path):
     assert "A figure cannot be written as '.doc'" in done.stderr
 
 
+def test_a_figure_without_a_place_is_refused_before_planning(made, tmp_path):
+    """The queue does not even exist."""
+    done = run("plan", tmp_path / "none.csv", "--book", made / "book", "--figure", tmp_path / "none" / "plan.svg")
+
+    assert done.returncode == 1
+    assert f"there is no directory {tmp_path / 'none'}. Make it first." in done.stderr
+
+
 def test_faults_are_one_line(made, tmp_path):
     """A site that does not exist, a site without GPUs, a queue without a column, hours without a forecast."""
     book = ("--book", made / "book", "--from", "2026-10-01", "--hours", 6)

@@ -152,6 +152,21 @@ def test_faults_are_one_line(made):
     assert "Cannot read" in route(made, service="none.toml").stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--gpus", "fra"), "--gpus fra cannot be read. Write --gpus SITE=NUMBER."),
+        (("--gpus", "fra=-1"), "--gpus fra=-1 cannot be. Give a number of at least 0."),
+        (("--hours", "inf"), "--hours inf is over 1,000,000 slots of 60 min. Plan fewer or longer ones."),
+    ],
+)
+def test_numbers_that_cannot_be_are_wrong_usage(made, option, words):
+    done = route(made, *option)
+
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+
+
 def test_the_page_and_the_keys(made, tmp_path):
     """The page has a title, what is saved, and both splits; every key of the JSON is told."""
     pytest.importorskip("altair")

@@ -151,6 +151,17 @@ def test_rows_that_overlap_are_refused():
         allot(jobs, 1800, {"f": np.nan})
 
 
+def test_a_floor_of_all_throughput_holds_for_a_curve_that_ends_a_rounding_below_it():
+    """700@0.9999999999 counts as full: a floor of 1 is its last watt."""
+    assert allot([load("x", 1, "300@0.5 700@0.9999999999", floor=1.0)], 700).caps[0].power_w == 700
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_a_weight_that_cannot_be_is_refused(weight: float):
+    with pytest.raises(BudgetError, match="Job x has a floor of 0 and a weight of"):
+        allot([load("x", 1, "300@0.5 700@1", weight=weight)], 700)
+
+
 def test_a_curve_that_is_not_concave_is_bounded():
     """300@0.5 500@0.55 700@1 with 500 W: the hull promises 0.75, the curve gives 0.55; both are told."""
     found = allot([load("x", 1, "300@0.5 500@0.55 700@1")], 500)

@@ -48,9 +48,7 @@ def backtest(
     ),
     money: float = typer.Option(0.0, min=0.0, help="What a unit of money is worth [g CO2e]."),
     delay: float = typer.Option(0.0, min=0.0, help="What an hour of delay of one GPU is worth [g CO2e]."),
-    figure: Path | None = typer.Option(
-        None, "--figure", "--html", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
-    ),
+    figure: Path | None = common.PAGE,
     json: bool = common.JSON,
 ) -> None:
     """Run a history of jobs again under policies, on the sites' GPUs and against their signals.
@@ -66,6 +64,11 @@ def backtest(
 
     if figure is not None:
         common.check_figure(figure)
+    if history is not None and (period is not None or move is not None):
+        common.misused(
+            "--period and --move are for the book's jobs. A file names times and places itself: release, and sites such as "
+            "fra;sto:2.5:30."
+        )
     opened = common.open_book(book)
     chosen = [one.id for one in histories.sites_named(opened, site)]
     setting = backtesting.Setting(
@@ -149,6 +152,8 @@ _WIDE = 110
 
 def _header(found: Backtest, *, brief: bool = False) -> tuple[str, ...]:
     moved = ("Moved",) if len(found.stages) > 1 else ()
+    if brief and moved:
+        return ("Policy", "CO2e", "Saved", "Cost", "Wait h", "Late", "Left", *moved, "Regret", "Bound")
     cost = "Cost" if brief else f"Cost {found.currency or ''}".strip()
     wait = ("Wait h", "p95", "p99") if brief else ("Wait, mean", "95 %", "99 %")
     return ("Policy", "CO2e", "Saved", cost, *wait, "Late", "Left", *moved, "Regret", "Bound")
@@ -158,7 +163,7 @@ def _cells(found: Backtest, row: Row, *, brief: bool = False) -> tuple[str, ...]
     from wattkeeper.report.words import amount, carbon, duration, grouped, percent
 
     best = found.rows[-1].weighed_g
-    waits = (row.delay_mean_h, row.delay_p95_h, row.delay_p99_h)
+    waits = (row.delay_mean_h, row.delay_p95_h, row.delay_p99_h)[: 1 if brief and len(found.stages) > 1 else 3]
     return (
         row.policy, carbon(row.carbon_g), percent(row.saving), amount(row.cost, 0),
         *(amount(h, 1) if brief else duration(h) for h in waits),
@@ -169,17 +174,19 @@ def _cells(found: Backtest, row: Row, *, brief: bool = False) -> tuple[str, ...]
 
 def _words(found: Backtest) -> list[str]:
     from wattkeeper.backtesting import COUNTERFACTUAL
-    from wattkeeper.report.words import count, grouped
+    from wattkeeper.core.clock import iso
+    from wattkeeper.report.words import count, grouped, minute
 
     setting = found.setting
     seen = setting.forecast if not setting.error else f"with an error of {setting.error:.0%}"
     where = ", ".join(f"{one.gpus} GPUs of {one.site}" for one in found.stages)
+    known = minute(iso(found.known_ms))
     signals = []
     for info in dict.fromkeys(one.signal for one in found.stages):
         method = ", ".join(filter(None, (info.provider, info.method)))
         signals.append(f"{info.id}{f' ({method})' if method else ''}")
     words = [
-        f"{grouped(found.jobs)} jobs from {_when(found.grid.start_ms)} to {_when(found.known_ms)} UTC on {where}, in slots of "
+        f"{grouped(found.jobs)} jobs from {minute(iso(found.grid.start_ms))} to {known} UTC on {where}, in slots of "
         f"{found.grid.slot_ms // 60_000} min; forecast: {seen}.",
         f"Intensity: {'; '.join(signals)}. Energy is that of the jobs"
         + (f" above {setting.idle_w:g} W of an idle GPU." if setting.idle_w else ", idle GPUs not counted."),
@@ -196,11 +203,18 @@ def _words(found: Backtest) -> list[str]:
         "nothing is saved. Regret is the weighed cost above that of the clairvoyant plan, which whoever is late can be below; "
         "Bound is the cost above what no plan can be below, told where no deadline was missed that the plan keeps.",
     ]
+    if left := max(row.unplaced for row in found.rows):
+        words.insert(
+            1,
+            f"Up to {count(left, 'job')} of {grouped(found.jobs)} did not end in that time: the GPUs cannot hold them all, and "
+            f"sums over fewer jobs say little beside each other. Jobs hold whole slots: take a shorter --slot than "
+            f"{found.grid.slot_ms // 60_000} min where many are short, a longer --slack, or more --gpus.",
+        )
     after_kwh = max(row.after_kwh for row in found.rows)
     if found.cut or after_kwh:
         words.insert(
             1,
-            f"The signals end {_when(found.known_ms)} UTC, and no policy may plan beyond: {count(found.cut, 'deadline')} moved "
+            f"The signals end {known} UTC, and no policy may plan beyond: {count(found.cut, 'deadline')} moved "
             f"up to it. What the queue pushes past it (at most {grouped(after_kwh, 1)} kWh) is weighed with the mean until then.",
         )
     if len(found.stages) > 1:
@@ -216,7 +230,11 @@ def _show(found: Backtest) -> None:
     words = _words(found)
     out.print(words[0], style="bold")
     brief = out.width < _WIDE
-    out.print(common.table(_header(found, brief=brief), [_cells(found, row, brief=brief) for row in found.rows]))
+    out.print(
+        common.table(
+            _header(found, brief=brief), [_cells(found, row, brief=brief) for row in found.rows], fold=["Policy"]
+        )
+    )
     for line in words[1:]:
         out.print(line, style="dim")
     left = _left(found)
@@ -240,12 +258,6 @@ def _left(found: Backtest) -> list[str]:
     return left + [f"{f'row {reject.row}: ' if reject.row else ''}{reject.reason}." for reject in found.rejects]
 
 
-def _when(time_ms: int) -> str:
-    from wattkeeper.core.clock import iso
-
-    return iso(time_ms)[:16].replace("T", " ")
-
-
 def _write(found: Backtest, path: Path) -> None:
     from html import escape
 
@@ -259,7 +271,8 @@ def _write(found: Backtest, path: Path) -> None:
     ]
     weights = found.setting.weights
     alone = not (weights.money_g or weights.delay_g_per_gpu_h)
-    bound_g = found.bound_g if alone and found.bound_g > 0 else None
+    whole = not any(r.unplaced for r in found.rows)
+    bound_g = found.bound_g if alone and whole and found.bound_g > 0 else None
     title, words = f"Back-test of {', '.join(one.site for one in found.stages)}", _words(found)
     if path.suffix != ".html":
         charts.write_figure(backtested.figure(rows, bound_g, found.currency, title, words[:1]), path)

@@ -27,9 +27,7 @@ def budget(
     pue: float = typer.Option(1.0, min=1.0, help="Facility power over IT power."),
     base: list[str] = typer.Option([], help="ROW=KW: IT power that no cap changes; =KW for the rest of the site."),
     margin: float = typer.Option(0.1, min=0.0, max=0.99, help="Part of each limit that is kept free."),
-    figure: Path | None = typer.Option(
-        None, "--figure", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
-    ),
+    figure: Path | None = common.PAGE,
     most: int = typer.Option(40, help="Caps that the terminal shows, those that lose most first."),
     json: bool = common.JSON,
 ) -> None:
@@ -46,14 +44,14 @@ def budget(
     """
     from wattkeeper import budgeting
     from wattkeeper.core.errors import ConfigError
-    from wattkeeper.planning import parse_by_site
 
-    given = budgeting.always(limit, parse_by_site(row, "--row"))
+    given = budgeting.always(limit, common.numbers(row, "--row", "ROW"))
     given += budgeting.read_limits(limits) if limits else []
     if not given:
         raise ConfigError("There is no limit. Give --limit KW, --row ROW=KW or --limits FILE.")
     if figure is not None:
         common.check_figure(figure)
+    base_kw = common.numbers(base, "--base", "ROW")
     at_ms = common.time_ms(at) if at else common.now_ms()
     with common.progress("budget") as told:
         told("reading", 0, 0)
@@ -65,7 +63,7 @@ def budget(
         else:
             running, lone = budgeting.read_jobs(jobs), []
             budgeting.check_rows(running, given)
-        setting = budgeting.Setting(pue, parse_by_site(base, "--base"), margin)
+        setting = budgeting.Setting(pue, base_kw, margin)
         told("caps", 0, 0)
         found = budgeting.budget(running, given, setting)
         if figure is not None:
@@ -108,7 +106,9 @@ CAPS = ("Job", "Tier", "Row", "GPUs", "Cap W", "Full W", "Throughput", "Lost")
 
 
 def _when(text: str | None, begin: str) -> str:
-    return begin if text is None else text[5:16].replace("T", " ")
+    from wattkeeper.report.words import minute
+
+    return begin if text is None else minute(text)[5:]
 
 
 def _stretch(one: dict[str, Any], begin: str) -> tuple[str, ...]:

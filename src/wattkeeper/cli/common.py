@@ -20,9 +20,15 @@ if TYPE_CHECKING:
 
     from wattkeeper.attribution import Progress as Told
     from wattkeeper.lake.book import Book
+    from wattkeeper.plan.problem import Grid
 
 BOOK = typer.Option(Path(), "--book", "-b", envvar="WATTKEEPER_BOOK", help="The book's directory.")
 JSON = typer.Option(False, "--json", help="Print JSON for scripts.")
+PAGE = typer.Option(
+    None, "--figure", "--html", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
+)
+
+_MOST_SLOTS = 1_000_000
 
 REFUSED, UNBALANCED = 3, 4
 """Exit codes of a command that is done but has something to say."""
@@ -117,6 +123,31 @@ def reading(quantity: str, value: int) -> str:
     if quantity == "utilisation":
         return f"{value / 10_000:.0f} %"
     return f"{grouped(value / 3_600_000_000, 3)} kWh"
+
+
+def slots(start: str | None, hours: float, slot_min: int) -> Grid:
+    """Return the slots of a time ahead, by default from the next full one on; too many of them are wrong usage."""
+    from wattkeeper.plan.problem import Grid
+
+    if hours * 60 / slot_min > _MOST_SLOTS:
+        misused(f"--hours {hours:g} is over {_MOST_SLOTS:,} slots of {slot_min} min. Plan fewer or longer ones.")
+    slot_ms = slot_min * 60_000
+    start_ms = time_ms(start) if start else -(-now_ms() // slot_ms) * slot_ms
+    return Grid(start_ms, slot_ms, max(int(hours * 60 // slot_min), 1))
+
+
+def numbers(words: Sequence[str], option: str, of: str = "SITE") -> dict[str, float]:
+    """Read options such as SITE=NUMBER, of numbers of at least 0; anything else is wrong usage."""
+    found = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            found[name] = float(number)
+        except ValueError:
+            misused(f"{option} {word} cannot be read. Write {option} {of}=NUMBER.")
+        if not 0 <= found[name] < float("inf"):
+            misused(f"{option} {word} cannot be. Give a number of at least 0.")
+    return found
 
 
 def now_ms() -> int:

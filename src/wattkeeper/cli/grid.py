@@ -138,6 +138,8 @@ def show(
     from wattkeeper.grid.series import find_signal
     from wattkeeper.grid.show import course, read_course
 
+    if figure is not None:
+        common.check_figure(figure)
     opened = common.open_book(book)
     info = find_signal(opened, zone, kind, signal)
     found = read_course(
@@ -167,7 +169,7 @@ def _draw(hourly: Hourly, ahead: Hourly | None, *, shown: bool = True) -> None:
     values, marks, styles, hours = columns(hourly, ahead, COLUMNS)
     for line in in_terminal(values, info.unit, marks, styles):
         out.print(line)
-    each = "an hour" if hours == 1 else f"{grouped(hours, 1)} h"
+    each = "an hour" if hours == 1 else f"{grouped(hours)} h"
     out.print(Text(f"{'':10}{iso(hourly.start_ms)} on, UTC; a column is {each}", style="dim"))
     gaps = hourly.gaps()
     lost_h = sum(b - a for a, b in gaps) / 3_600_000
@@ -209,6 +211,8 @@ def forecast(
     from wattkeeper.grid.series import find_signal, read_hourly
     from wattkeeper.grid.show import Course, course
 
+    if figure is not None:
+        common.check_figure(figure)
     opened = common.open_book(book)
     hourly = read_hourly(opened, find_signal(opened, zone, kind, signal))
     issued_ms = common.time_ms(at) if at else common.now_ms()
@@ -311,6 +315,8 @@ def backtest(
     from wattkeeper.grid.series import find_signal, read_hourly
     from wattkeeper.grid.show import backtest_json, error_rows
 
+    if figure is not None:
+        common.check_figure(figure)
     opened = common.open_book(book)
     hourly = read_hourly(opened, find_signal(opened, zone, kind, signal))
     with common.progress("scoring") as told:

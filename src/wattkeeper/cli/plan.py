@@ -12,8 +12,6 @@ from wattkeeper.cli import common
 if TYPE_CHECKING:
     from wattkeeper.planning import Outlook
 
-_MOST_SLOTS = 1_000_000
-
 
 def plan(
     queue: Path = typer.Argument(
@@ -40,9 +38,7 @@ def plan(
         None, help="What plan --json printed before: jobs keep their place where they can."
     ),
     polish: float = typer.Option(0.0, min=0.0, help="Seconds that HiGHS may polish a plan of up to 2000 jobs."),
-    figure: Path | None = typer.Option(
-        None, "--figure", "--html", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
-    ),
+    figure: Path | None = common.PAGE,
     most: int = typer.Option(20, help="Jobs that the terminal shows, those that save most first."),
     json: bool = common.JSON,
 ) -> None:
@@ -61,24 +57,20 @@ def plan(
     Example: wattkeeper plan queue.csv --book mybook --hours 48 --money 500 --figure plan.html
     """
     from wattkeeper import planning
-    from wattkeeper.plan.problem import Grid, Weights
+    from wattkeeper.plan.problem import Weights
 
     if figure is not None:
         common.check_figure(figure)
     if previous and polish:
         common.misused("--polish moves jobs that --previous keeps. Use one of them.")
-    if hours * 60 / slot > _MOST_SLOTS:
-        common.misused(f"--hours {hours:g} is over {_MOST_SLOTS:,} slots of {slot} min. Plan fewer or longer ones.")
-    slot_ms = slot * 60_000
-    start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
-    with common.usage():
-        held, drawn_kw = planning.parse_by_site(gpus, "--gpus"), planning.parse_by_site(power, "--power")
+    grid = common.slots(start, hours, slot)
+    held, drawn_kw = common.numbers(gpus, "--gpus"), common.numbers(power, "--power")
     opened = common.open_book(book)
     with common.progress("planning") as told:
         found = planning.outlook(
             opened,
             queue,
-            grid=Grid(start_ms, slot_ms, max(int(hours * 60 // slot), 1)),
+            grid=grid,
             weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay, fairness_g=fairness),
             gpus=held,
             power_kw=drawn_kw,
@@ -129,16 +121,12 @@ def _show(found: Outlook, most: int) -> None:
             out.print(f"… and {len(found.users) - most} more users; --most or --json shows them.", style="dim")
         out.print()
     _jobs(found, most)
-    for lost in (x for x in found.lines if x.planned is None):
-        out.print(f"{lost.job}: {lost.why}.", style="red")
-    for reject in found.rejects:
-        named = f"{reject.text} (row {reject.row})" if reject.text else f"row {reject.row}"
-        out.print(f"{named}: {reject.reason}.", style="red")
+    for line in page.not_planned(found):
+        out.print(line, style="red")
 
 
 _NARROW = ("Job", "Site", "Starts UTC", "Ends UTC", "Power", "Saves", "Delay", "Why")
 """What is told of a job in 80 columns; a wider terminal has all columns."""
-
 
 _WIDE, _WHOLE = 110, 150
 """Columns of a terminal from which on all columns are shown, and all reasons."""

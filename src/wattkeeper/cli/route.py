@@ -17,16 +17,14 @@ def route(
     service: Path = typer.Argument(..., help="Service file (TOML): variants, origins, and a quality floor."),
     book: Path = common.BOOK,
     start: str | None = typer.Option(None, "--from", help="First instant. Default: the next full slot."),
-    hours: float = typer.Option(24.0, min=0.01, max=87600.0, help="How far ahead [h]."),
+    hours: float = typer.Option(24.0, min=0.01, help="How far ahead [h]."),
     slot: int = typer.Option(60, min=1, help="Length of a slot [min]."),
     gpus: list[str] = typer.Option([], help="SITE=N: GPUs that the service may hold. Default: all of the site."),
     requests: Path | None = typer.Option(
         None, help="CSV: time, origin, requests_per_h; in place of the service file's."
     ),
     money: float = typer.Option(0.0, min=0.0, help="What a unit of money is worth [g CO2e]."),
-    figure: Path | None = typer.Option(
-        None, "--figure", help="Write it here: a page (.html) that opens offline, or the figure (.svg, .png)."
-    ),
+    figure: Path | None = common.PAGE,
     json: bool = common.JSON,
 ) -> None:
     """Split the requests of a service among sites and model variants, hour by hour.
@@ -37,11 +35,10 @@ def route(
 
     Example: wattkeeper route service.toml --book mybook --hours 24 --gpus fra=64 --gpus sto=32 --figure routes.html
     """
-    from wattkeeper import planning, routing
-    from wattkeeper.plan.problem import Grid, Weights
+    from wattkeeper import routing
+    from wattkeeper.plan.problem import Weights
 
-    slot_ms = slot * 60_000
-    start_ms = common.time_ms(start) if start else -(-common.now_ms() // slot_ms) * slot_ms
+    grid, held = common.slots(start, hours, slot), common.numbers(gpus, "--gpus")
     if figure is not None:
         common.check_figure(figure)
     with common.progress("routing") as told:
@@ -49,9 +46,9 @@ def route(
         found = routing.routed(
             common.open_book(book),
             service,
-            grid=Grid(start_ms, slot_ms, max(int(hours * 60 // slot), 1)),
+            grid=grid,
             weights=Weights(money_g=money),
-            gpus=planning.parse_by_site(gpus, "--gpus"),
+            gpus=held,
             requests=requests,
         )
         if figure is not None:
@@ -95,12 +92,10 @@ SLOTS = 48
 """Slots that the terminal and the page show."""
 
 
-def _when(text: str) -> str:
-    return text[:16].replace("T", " ")
-
-
 def _span(told: dict[str, Any]) -> str:
-    return f"Routes from {_when(told['start'])} to {_when(told['end'])} UTC, slots of {told['slot_min']:g} min"
+    from wattkeeper.report.words import minute
+
+    return f"Routes from {minute(told['start'])} to {minute(told['end'])} UTC, slots of {told['slot_min']:g} min"
 
 
 def _heads(told: dict[str, Any]) -> tuple[str, ...]:
@@ -160,10 +155,10 @@ def _words(told: dict[str, Any]) -> list[str]:
 
 def _unserved(told: dict[str, Any]) -> list[str]:
     """Return in sentences which requests are not served, and why."""
-    from wattkeeper.report.words import grouped
+    from wattkeeper.report.words import grouped, minute
 
     lines = [
-        f"{_when(one['start'])}: {grouped(one['requests'])} requests of {one['origin']} are not served: {one['why']}."
+        f"{minute(one['start'])}: {grouped(one['requests'])} requests of {one['origin']} are not served: {one['why']}."
         for one in told["unserved"][:SHOWN]
     ]
     more = len(told["unserved"]) - SHOWN
@@ -175,6 +170,7 @@ def _slots(found: Routed) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
     import numpy as np
 
     from wattkeeper.core.clock import iso
+    from wattkeeper.report.words import minute
 
     made, grid = found.planned, found.grid
     names = [f"{s.id} {v.name}" for s in found.sites for v in found.service.variants]
@@ -185,8 +181,7 @@ def _slots(found: Routed) -> tuple[list[str], list[tuple[str, ...]], list[str]]:
     used = [int(i) for i in np.flatnonzero(sums.any(0))]
     shown = [i for i in used if sums[:, i].sum() >= 0.01 * sums.sum()]
     rows = [
-        (f"{iso(grid.at_ms(t))[5:16].replace('T', ' ')}", *(f"{sums[t, i] / whole[t, 0]:.0%}" for i in shown))
-        for t in range(grid.slots)
+        (minute(iso(grid.at_ms(t)))[5:], *(f"{sums[t, i] / whole[t, 0]:.0%}" for i in shown)) for t in range(grid.slots)
     ]
     return [names[i] for i in shown], rows, [names[i] for i in used if i not in shown]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import ConfigError, UnknownNameError
 from wattkeeper.core.roles import SignalInfo
 from wattkeeper.core.signal import FORECAST, Signal
@@ -60,6 +61,14 @@ def read_hourly(book: Book, info: SignalInfo, start_ms: int | None = None, end_m
         raise ConfigError(f"Signal '{info.id}' has no values. Fetch or import it.")
     first = int(signal.breaks_ms[0]) if start_ms is None else start_ms
     last = int(signal.breaks_ms[-1]) if end_ms is None else end_ms
+    if start_ms is not None and end_ms is None and first >= last:
+        raise ConfigError(
+            f"{info.id} ends at {iso(last)}, not after {iso(first)}. Fetch or import more, or ask for earlier."
+        )
+    if end_ms is not None and start_ms is None and first >= last:
+        raise ConfigError(
+            f"{info.id} begins at {iso(first)}, not before {iso(last)}. Fetch or import more, or ask for later."
+        )
     first, last = first // MS_PER_HOUR * MS_PER_HOUR, -(-last // MS_PER_HOUR) * MS_PER_HOUR
     if first >= last:
         raise ConfigError("The time asked for is empty: --from must lie before --to.")

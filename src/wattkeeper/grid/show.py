@@ -37,8 +37,8 @@ class Course:
 def read_course(book: Book, info: SignalInfo, start_ms: int | None, end_ms: int | None) -> Course:
     """Return the hours asked for, and what the newest forecast says of the hours after them, unless an end is given."""
     whole = read_hourly(book, info, None, end_ms)
-    first_ms = whole.end_ms - SHOWN_MS if start_ms is None else start_ms
-    hourly = read_hourly(book, info, max(first_ms, whole.start_ms) if start_ms is None else first_ms, end_ms)
+    first_ms = max(whole.end_ms - SHOWN_MS, whole.start_ms) if start_ms is None else start_ms
+    hourly = read_hourly(book, info, first_ms, end_ms)
     infos = book.state.signal_infos()
     name = f"{info.id}{FORECAST}"
     if end_ms is not None or name not in infos:
@@ -57,7 +57,7 @@ def read_course(book: Book, info: SignalInfo, start_ms: int | None, end_ms: int 
     return Course(hourly, Hourly(infos[name], ahead.start_ms + later * MS_PER_HOUR, ahead.values[later:]), band)
 
 
-def columns(hourly: Hourly, ahead: Hourly | None, width: int) -> tuple[list[float | None], list[str], list[str], float]:
+def columns(hourly: Hourly, ahead: Hourly | None, width: int) -> tuple[list[float | None], list[str], list[str], int]:
     """Return values, marks and styles of at most `width` columns, and the hours in one; a gap in any hour is shown."""
     parts = [hourly.values] if ahead is None else [hourly.values, _joined(hourly, ahead)]
     values = np.concatenate(parts)

@@ -180,8 +180,8 @@ def _by_blocks(problem: Problem, most: int) -> Prices | None:
 def _part(problem: Problem, jobs: NDArray[np.int64], span: slice) -> Problem:
     """Return the problem of some jobs in the slots of a span, in which all their modes lie; users' delay is left out."""
     modes, grid = problem.modes, problem.grid
-    mode, mode0 = _ranges(modes.mode0, jobs)
-    phase, phase0 = _ranges(modes.phase0, mode)
+    mode, mode0 = ranges(modes.mode0, jobs)
+    phase, phase0 = ranges(modes.phase0, mode)
     whole = {"mode0", "phase0", "phase_end", "phase_kw", "mark0", "window0"}
     columns = {name: column[mode] for name, column in modes._asdict().items() if name not in whole}
     columns["first"], columns["end"] = columns["first"] - span.start, columns["end"] - span.start
@@ -194,7 +194,7 @@ def _part(problem: Problem, jobs: NDArray[np.int64], span: slice) -> Problem:
         planned=problem.planned[jobs],
         modes=Modes(
             mode0=mode0, phase0=phase0, phase_end=modes.phase_end[phase], phase_kw=modes.phase_kw[phase],
-            mark0=_ranges(modes.mark0, jobs)[1], window0=modes.window0[jobs] - span.start, **columns,
+            mark0=ranges(modes.mark0, jobs)[1], window0=modes.window0[jobs] - span.start, **columns,
         ),
         levels=problem.levels[mode],
         rate=problem.rate[:, span],
@@ -206,7 +206,7 @@ def _part(problem: Problem, jobs: NDArray[np.int64], span: slice) -> Problem:
     )  # fmt: skip
 
 
-def _ranges(begin: NDArray[np.int64], some: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def ranges(begin: NDArray[np.int64], some: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the places of what begins at `begin` for some of its rows, one after the other, and where each begins."""
     count = begin[some + 1] - begin[some]
     begins = np.concatenate(([0], np.cumsum(count))).astype(np.int64)

@@ -9,8 +9,8 @@ hull is a bound, and the gap is told.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,27 +85,38 @@ def allot(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | No
     Raises BudgetError where the floors alone are above a limit, and says whose; also for a limit that is no number, and
     for rows that overlap without one lying within the other: giving out greedily would not be exact then.
     """
-    rows_w = rows_w or {}
+    limits_w = {**(rows_w or {}), "": site_w}
     for load in loads:
         _check(load)
-    _check_rows(loads, {**rows_w, "": site_w})
+    _check_limits(loads, limits_w)
     floors_w = [_floor_w(load) for load in loads]
-    for name, limit_w in {**rows_w, "": site_w}.items():
+    for name, limit_w in limits_w.items():
         _refuse(name, limit_w, loads, floors_w)
-    limits_w = {"": site_w, **rows_w}
     given_w = _given(loads, floors_w, limits_w, TIERS.index)
-    caps, loss, promised = [], 0.0, 0.0
-    for load, watts, floor_w in zip(loads, given_w, floors_w, strict=True):
-        got = float(np.interp(watts, load.power_w, load.throughput))
-        promised += load.gpus * load.weight * (1.0 - _on_hull(load, floor_w, watts))
-        loss += load.gpus * load.weight * (1.0 - got)
-        caps.append(Cap(load.job, load.tier, load.rows, load.gpus, watts, float(load.power_w[-1]), got))
-    if loss > promised + _SMALL_LOSS:
+    made = _budget(loads, given_w, limits_w)
+    least = _hull_loss(loads, floors_w, given_w)
+    if made.loss > least + _SMALL_LOSS:
         # some curve is not concave here: what holds for the hulls tier by tier need not hold for the curves, their sum does
         flat_w = _given(loads, floors_w, limits_w, lambda tier: int(tier != "critical"))
-        each = zip(loads, flat_w, floors_w, strict=True)
-        promised = sum(x.gpus * x.weight * (1.0 - _on_hull(x, floor_w, watts)) for x, watts, floor_w in each)
-    return Budget(tuple(caps), loss, min(promised, loss), {name: _sum(loads, given_w, name) for name in limits_w})
+        least = _hull_loss(loads, floors_w, flat_w)
+    return replace(made, least_loss=min(least, made.loss))
+
+
+def _budget(loads: Sequence[Load], given_w: Sequence[float], names: Iterable[str]) -> Budget:
+    """Return the caps that give each job so much power of one GPU [W], and what they lose. names: of the limits."""
+    got = [float(np.interp(watts, x.power_w, x.throughput)) for x, watts in zip(loads, given_w, strict=True)]
+    caps = tuple(
+        Cap(x.job, x.tier, x.rows, x.gpus, watts, float(x.power_w[-1]), left)
+        for x, watts, left in zip(loads, given_w, got, strict=True)
+    )
+    loss = sum(x.gpus * x.weight * (1.0 - left) for x, left in zip(loads, got, strict=True))
+    return Budget(caps, loss, loss, {name: _sum(loads, given_w, name) for name in names})
+
+
+def _hull_loss(loads: Sequence[Load], floors_w: Sequence[float], given_w: Sequence[float]) -> float:
+    """Return the loss if throughput followed the hulls."""
+    each = zip(loads, floors_w, given_w, strict=True)
+    return sum(x.gpus * x.weight * (1.0 - float(np.interp(w, *_hull(x, floor_w)))) for x, floor_w, w in each)
 
 
 def _given(
@@ -123,27 +134,16 @@ def _given(
     return given_w
 
 
-def _on_hull(load: Load, floor_w: float, watts: float) -> float:
-    return float(np.interp(watts, *_hull(load, floor_w)))
-
-
 def even(loads: Sequence[Load], site_w: float, rows_w: Mapping[str, float] | None = None) -> Budget | None:
     """Return the usual way out, one cap in watts for every GPU of a limit; None where that breaks a floor.
 
     Each GPU gets the lower of the site's cap and its row's. A critical job's floor is its full power.
     """
-    rows_w = rows_w or {}
-    cap_w = {name: _level(loads, limit_w, name) for name, limit_w in {**rows_w, "": site_w}.items()}
-    caps, loss = [], 0.0
-    for load in loads:
-        watts = min(float(load.power_w[-1]), *(w for name, w in cap_w.items() if load.under(name)))
-        got = float(np.interp(watts, load.power_w, load.throughput))
-        if watts < _floor_w(load) - _SMALL_W:
-            return None
-        loss += load.gpus * load.weight * (1.0 - got)
-        caps.append(Cap(load.job, load.tier, load.rows, load.gpus, watts, float(load.power_w[-1]), got))
-    given_w = [c.power_w for c in caps]
-    return Budget(tuple(caps), loss, loss, {name: _sum(loads, given_w, name) for name in ("", *rows_w)})
+    cap_w = {name: _level(loads, limit_w, name) for name, limit_w in {**(rows_w or {}), "": site_w}.items()}
+    given_w = [min(float(x.power_w[-1]), *(w for name, w in cap_w.items() if x.under(name))) for x in loads]
+    if any(w < _floor_w(x) - _SMALL_W for x, w in zip(loads, given_w, strict=True)):
+        return None
+    return _budget(loads, given_w, cap_w)
 
 
 def _level(loads: Sequence[Load], limit_w: float, name: str) -> float:
@@ -167,13 +167,13 @@ def _check(load: Load) -> None:
     rising = np.isfinite(power).all() and (np.diff(power) > 0).all() and (np.diff(throughput) >= 0).all()
     if not (rising and power[0] >= 0 and throughput[0] >= 0 and abs(throughput[-1] - 1) < 1e-9):
         raise BudgetError(f"Job {load.job}: its curve must rise in power and throughput and end at throughput 1.")
-    if not 0 <= load.floor <= 1 or load.weight < 0:
+    if not (0 <= load.floor <= 1 and 0 <= load.weight < np.inf):
         raise BudgetError(
             f"Job {load.job} has a floor of {load.floor:g} and a weight of {load.weight:g}; give 0 to 1, and 0 or more."
         )
 
 
-def _check_rows(loads: Sequence[Load], limits_w: Mapping[str, float]) -> None:
+def _check_limits(loads: Sequence[Load], limits_w: Mapping[str, float]) -> None:
     for name, limit_w in limits_w.items():
         if np.isnan(limit_w):
             raise BudgetError(f"The limit of {f'row {name}' if name else 'the site'} is not a number.")
@@ -190,11 +190,12 @@ def _floor_w(load: Load) -> float:
     """Return the least power of one GPU that its tier and floor allow; never under the lowest measured one."""
     if load.tier == "critical":
         return float(load.power_w[-1])
-    if load.floor <= load.throughput[0]:
+    floor = min(load.floor, float(load.throughput[-1]))
+    if floor <= load.throughput[0]:
         return float(load.power_w[0])
-    at = int(np.searchsorted(load.throughput, load.floor - 1e-12))
+    at = int(np.searchsorted(load.throughput, floor))
     (a, b), (u, v) = load.power_w[at - 1 : at + 1], load.throughput[at - 1 : at + 1]
-    return float(a + (b - a) * (load.floor - u) / (v - u))
+    return float(a + (b - a) * (floor - u) / (v - u))
 
 
 def _sum(loads: Sequence[Load], each_w: Sequence[float], name: str) -> float:

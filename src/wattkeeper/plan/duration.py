@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
+def whole_slots(ms: Floats, slot_ms: int) -> Floats:
+    """Return how many slots are held for a time, at least one; what sums of floats add to a whole one is no slot more."""
+    return np.maximum(np.ceil(np.round(ms / slot_ms, 9)), 1.0)
+
+
 def corners(longest_ms: Floats, chance: Floats, within_ms: Floats) -> tuple[Floats, Floats]:
     """Return the corners of the quantile functions: chance and time [ms], (n, k + 2) each.
 

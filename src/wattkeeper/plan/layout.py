@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.plan.duration import corners, mean_until_ms
+from wattkeeper.plan.duration import corners, mean_until_ms, whole_slots
 from wattkeeper.plan.modes import RIGID, Modes
 from wattkeeper.plan.records import CRITICAL, Grid, Jobs, Weights
 
@@ -37,7 +37,7 @@ def lay_out(
     with np.errstate(invalid="ignore"):
         length = np.where(
             sound[:, None] & ~np.isnan(jobs.slowdown),
-            np.maximum(np.ceil(np.round(held_ms[:, None] * jobs.slowdown / grid.slot_ms, 9)), 1.0),
+            whole_slots(held_ms[:, None] * jobs.slowdown, grid.slot_ms),
             np.inf,
         )
         moving = np.where(np.isnan(jobs.transfer_kwh), np.inf, np.ceil(jobs.transfer_ms / grid.slot_ms))

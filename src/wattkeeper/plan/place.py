@@ -270,12 +270,7 @@ def _near(rng: np.random.Generator, n: int, tries: int) -> Int64s:
 
 def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> None:
     """Take out what stands in slots that hold too much, and put it back where it fits: critical jobs, then the largest."""
-    modes = problem.modes
-    over = np.zeros((room.gpus.shape[0], room.gpus.shape[1] + 1), np.int64)
-    np.cumsum(overfull(room), axis=1, out=over[:, 1:])
-    end = np.where(modes.resume[places.mode] == RIGID, places.start + modes.length[places.mode], modes.end[places.mode])
-    site = modes.site[places.mode]
-    out = np.flatnonzero((places.mode != NOWHERE) & (over[site, end] > over[site, places.start]))
+    modes, out = problem.modes, crowded(problem, places, room)
     size = (modes.gpus * modes.length)[places.mode[out]]
     out = out[np.lexsort((-size, ~_critical(problem)[out]))].astype(np.int64)
     hold_jobs(modes, places, out, room, -1.0)
@@ -284,6 +279,16 @@ def _insist(problem: Problem, prices: Prices, places: Places, room: Room) -> Non
     nothing = np.zeros_like(problem.gpus)
     delays = waits(problem, places)
     move_jobs(modes, lines, delays, scratch_for(problem), out, places, room, nothing, True, 0.0, False)
+
+
+def crowded(problem: Problem, places: Places, room: Room | None = None) -> Int64s:
+    """Return the jobs between whose first and last slot some slot holds too much. room: what the places leave."""
+    modes, room = problem.modes, room or room_of(problem, places)
+    over = np.zeros((room.gpus.shape[0], room.gpus.shape[1] + 1), np.int64)
+    np.cumsum(overfull(room), axis=1, out=over[:, 1:])
+    end = np.where(modes.resume[places.mode] == RIGID, places.start + modes.length[places.mode], modes.end[places.mode])
+    site = modes.site[places.mode]
+    return np.flatnonzero((places.mode != NOWHERE) & (over[site, end] > over[site, places.start])).astype(np.int64)
 
 
 def _critical(problem: Problem) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.plan.bound import everyone
+from wattkeeper.plan.duration import whole_slots
 from wattkeeper.plan.kernel import cost_jobs
 from wattkeeper.plan.modes import NOWHERE, OFF, RIGID, Places
 from wattkeeper.plan.problem import Problem, mean_seen
@@ -109,15 +110,10 @@ def last_slot(problem: Problem, places: Places) -> NDArray[np.int64]:
     return end.astype(np.int64)
 
 
-def _release(problem: Problem) -> NDArray[np.int64]:
-    grid = problem.grid
-    ahead = np.maximum(problem.jobs.release_ms - grid.start_ms, 0)
-    return np.asarray(-(-ahead // grid.slot_ms), np.int64)
-
-
 def _soonest(problem: Problem) -> NDArray[np.int64]:
     """Return the slot before which each planned job could have ended at full power with no data moved."""
     jobs, grid = problem.jobs, problem.grid
-    length = np.maximum(np.ceil(np.round(jobs.held_ms() / grid.slot_ms, 9)), 1.0)[problem.planned]
-    soonest: NDArray[np.int64] = _release(problem)[problem.planned] + length.astype(np.int64)
+    length = whole_slots(jobs.held_ms(), grid.slot_ms)[problem.planned]
+    ahead_ms = np.maximum(jobs.release_ms[problem.planned] - grid.start_ms, 0)
+    soonest: NDArray[np.int64] = -(-ahead_ms // grid.slot_ms) + length.astype(np.int64)
     return soonest

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.plan.bound import waits
+from wattkeeper.plan.highs import highspy, load
 from wattkeeper.plan.modes import NOWHERE, RIGID, Places, Room
 from wattkeeper.plan.place import Plan, cost_of, room_of
 from wattkeeper.plan.problem import Problem
@@ -66,7 +66,6 @@ def programme(problem: Problem, chosen: Int64s, room: Room, already: Floats | No
     job = np.repeat([p[0] for p in parts], counts).astype(np.int64)
     mode = np.repeat([p[1] for p in parts], counts).astype(np.int64)
     start = np.concatenate([p[2] for p in parts])
-    cost = _costs(problem, mode, start)
     length, site = modes.length[mode], modes.site[mode]
     first_row = len(chosen) + site * slots + start
     offsets = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
@@ -139,31 +138,14 @@ def _costs(problem: Problem, mode: Int64s, start: Int64s) -> Floats:
 def solver(found: Programme, *, whole: bool, seconds: float, **options: Any) -> Any:
     """Return HiGHS with the programme loaded. whole: demand integers; otherwise it is the LP relaxation.
 
-    Raises MissingExtraError without highspy.
+    options: of HiGHS. Raises MissingExtraError without highspy.
     """
-    try:
-        import highspy  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise MissingExtraError("wattkeeper.plan.polish", "highspy", "polish") from error
-    n_options, n_cols, n_rows = len(found.job), len(found.cost), len(found.low)
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = n_cols, n_rows
-    lp.col_cost_ = found.cost
-    lp.col_lower_ = np.zeros(n_cols)
-    lp.col_upper_ = np.where(np.arange(n_cols) < n_options, 1.0, highspy.kHighsInf)
-    lp.row_lower_, lp.row_upper_ = found.low, found.high
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = found.begin, found.row, found.value
-    if whole:
-        kinds = highspy.HighsVarType
-        lp.integrality_ = [kinds.kInteger] * n_options + [kinds.kContinuous] * (n_cols - n_options)
-    highs = highspy.Highs()
-    highs.setOptionValue("output_flag", False)
-    highs.setOptionValue("time_limit", float(seconds))
-    for name, value in options.items():
-        highs.setOptionValue(name, value)
-    highs.passModel(lp)
-    return highs
+    n_options, n_cols = len(found.job), len(found.cost)
+    upper = np.where(np.arange(n_cols) < n_options, 1.0, np.inf)
+    return load(
+        found.cost, upper, found.low, found.high, (found.begin, found.row, found.value),
+        integers=n_options if whole else 0, time_limit=float(seconds), **options,
+    )  # fmt: skip
 
 
 def polish(made: Plan, *, seconds: float = 60.0) -> Plan:
@@ -182,9 +164,7 @@ def polish(made: Plan, *, seconds: float = 60.0) -> Plan:
     found = programme(problem, chosen, room_of(problem, others), waits(problem, others).total)
     highs = solver(found, whole=True, seconds=seconds)
     ours = (found.mode == places.mode[chosen][found.job]) & (found.start == places.start[chosen][found.job])
-    import highspy  # noqa: PLC0415 - optional; `solver` has seen to it
-
-    seed = highspy.HighsSolution()
+    seed = highspy().HighsSolution()
     total = waits(problem, places).total
     seed.col_value = [*ours.astype(np.float64).tolist(), *total, *(problem.delays.steep / 2 * total**2)]
     highs.setSolution(seed)

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.clock import iso
-from wattkeeper.core.errors import MissingExtraError
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.plan.faults import check_grid, over_time
+from wattkeeper.plan.highs import highspy, load
 from wattkeeper.plan.problem import Grid, PlanInputError, Site, Weights
 
 Int64s = NDArray[np.int64]
@@ -208,11 +208,7 @@ class Hourly:
     """
 
     def __init__(self, service: Service) -> None:
-        try:
-            import highspy  # noqa: PLC0415 - optional
-        except ImportError as error:
-            raise MissingExtraError("wattkeeper.plan.route", "highspy", "polish") from error
-        self._service, self._highs = service, highspy.Highs()
+        self._service = service
         ways, (origins, _), sites = len(service.kwh), service.requests.shape, len(service.gpu_s)
         self._ways, self._origins, self._sites = ways, origins, sites
         above = np.array([v.quality for v in service.variants])[service.variant] - service.quality
@@ -222,15 +218,10 @@ class Hourly:
         self._rows = np.concatenate((rows.ravel(), spare.ravel()))
         values = np.stack([np.ones(ways), service.way_gpu_s, above], axis=1)
         self._values = np.concatenate((values.ravel(), np.ones(2 * origins)))
-        lp = highspy.HighsLp()
-        lp.num_col_, lp.num_row_ = ways + origins, origins + sites + 2
-        lp.col_cost_ = lp.col_lower_ = lp.col_upper_ = np.zeros(lp.num_col_)
-        lp.row_lower_ = lp.row_upper_ = np.zeros(lp.num_row_)
-        lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-        lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = self._begin, self._rows, self._values
-        self._highs.setOptionValue("output_flag", False)
-        self._highs.passModel(lp)
-        self._optimal, self._infeasible = highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInfeasible
+        columns, limits = np.zeros(ways + origins), np.zeros(origins + sites + 2)
+        self._highs = load(columns, columns, limits, limits, (self._begin, self._rows, self._values))
+        status = highspy().HighsModelStatus
+        self._optimal, self._infeasible = status.kOptimal, status.kInfeasible
 
     def solve(self, t: int) -> tuple[Floats, Floats, float, dict[int, str]]:
         """Return the requests of each way, those of each origin that are not served, the bound [g], which speaks of

@@ -4,8 +4,8 @@ from wattkeeper.planning.outlook import Line, Outlook, Saved, Totals, User, outl
 from wattkeeper.planning.page import write_figure
 from wattkeeper.planning.previous import read_previous
 from wattkeeper.planning.queue import COLUMNS, read_queue
-from wattkeeper.planning.supply import mean_over, parse_by_site, read_limits, sites_of, with_forecast
-from wattkeeper.planning.told import chart_rows, intensities, powers_of, to_json
+from wattkeeper.planning.supply import about, counted_gpus, currency_of, mean_over, read_limits, sites_of, with_forecast
+from wattkeeper.planning.told import chart_rows, intensities, powers_of, steps_of, to_json
 from wattkeeper.planning.usual import Usual
 
 __all__ = [
@@ -16,16 +16,19 @@ __all__ = [
     "Totals",
     "User",
     "Usual",
+    "about",
     "chart_rows",
+    "counted_gpus",
+    "currency_of",
     "intensities",
     "mean_over",
     "outlook",
-    "parse_by_site",
     "powers_of",
     "read_limits",
     "read_previous",
     "read_queue",
     "sites_of",
+    "steps_of",
     "to_json",
     "with_forecast",
     "write_figure",

@@ -21,7 +21,7 @@ from wattkeeper.plan.problem import Grid, Job, NoForecastError, Problem, Site, W
 from wattkeeper.planning.held import held_gpus
 from wattkeeper.planning.previous import check_grid
 from wattkeeper.planning.queue import read_queue, unused_columns
-from wattkeeper.planning.supply import Limit, blind_spots, less, limited, need, sites_of, stale
+from wattkeeper.planning.supply import Limit, blind_spots, currency_of, less, limited, need, sites_of, stale
 from wattkeeper.planning.usual import Usual
 
 _IMPROVED = 5000
@@ -115,20 +115,16 @@ class Outlook:
     def saved(self) -> Saved:
         """What is saved, over the jobs that have a place in both."""
         both = [x for x in self.lines if x.drawn and x.drawn_now]
-        (kwh_now, g_now), (kwh, g) = (
-            (sum(d[0] for d in side), sum(d[1] for d in side))
-            for side in ([x.drawn_now for x in both if x.drawn_now], [x.drawn for x in both if x.drawn])
-        )
-        costs = [x.saved_cost for x in both if x.saved_cost is not None]
-        cost = sum(costs) if costs and len(costs) == len(both) else None
+        drawn = [(*x.drawn_now, *x.drawn) for x in both if x.drawn and x.drawn_now]
+        kwh_now, g_now, kwh, g = (sum(each) for each in zip(*drawn, strict=True)) if drawn else (0.0,) * 4
+        cost = _sum(x.saved_cost for x in both) if both else None
         part = (g_now - g) / g_now if g_now > 0 else None
         return Saved(len(both), kwh_now - kwh, g_now - g, part, cost, sum(x.delay_h or 0.0 for x in both))
 
     @property
     def currency(self) -> str | None:
         """What costs are in; None without a price."""
-        found = {i["price"].unit.partition("/")[0] for i in self.signals.values() if "price" in i}
-        return " + ".join(sorted(found)) or None
+        return currency_of(info for found in self.signals.values() for info in found.values())
 
     @property
     def grid(self) -> Grid:
@@ -163,6 +159,8 @@ def outlook(
     progress("reading", 0, _STEPS)
     sites, signals = sites_of(book, grid, gpus, power_kw)
     usual = Usual(book)
+    for limit in limits:
+        book.site_file.site_named(limit.site)
     jobs, rejects = read_queue(queue, grid, usual, confidence=confidence)
     need(signals, weights)
     held, notes = held_gpus(queue, book.tree(), grid, gpus)

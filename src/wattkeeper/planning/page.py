@@ -12,7 +12,7 @@ from wattkeeper.planning.told import chart_rows, gpus_of, intensities, powers_of
 from wattkeeper.report import charts
 from wattkeeper.report.page import cards, chart, listed, page, plain_table
 from wattkeeper.report.planned import figure, notes
-from wattkeeper.report.words import amount, carbon, count, duration, grouped, percent, source
+from wattkeeper.report.words import amount, carbon, count, duration, grouped, minute, percent, source
 
 MOST_ROWS = 200
 """Jobs in the page's table, those that save most first; --json has all."""
@@ -35,11 +35,7 @@ def write_figure(found: Outlook, title: str, path: Path) -> None:
 def span_of(found: Outlook) -> str:
     """Return the time that was planned."""
     grid = found.grid
-    return f"{_when(iso(grid.start_ms))} to {_when(iso(grid.end_ms))} UTC, slots of {grid.slot_ms / 60_000:g} min"
-
-
-def _when(text: str) -> str:
-    return text[:16].replace("T", " ")
+    return f"{minute(iso(grid.start_ms))} to {minute(iso(grid.end_ms))} UTC, slots of {grid.slot_ms / 60_000:g} min"
 
 
 def headline(found: Outlook) -> str:
@@ -104,14 +100,19 @@ def _body(found: Outlook, title: str) -> str:
     ]  # fmt: skip
     if (more := len(placed(found)) - MOST_ROWS) > 0:
         told.append(f'<p class="soft">… and {grouped(more)} more; --json has all.</p>')
-    lost = [f"{x.job}: {x.why}." for x in found.lines if x.planned is None]
-    lost += [f"{r.text or f'row {r.row}'}: {r.reason}." for r in found.rejects]
-    if lost:
+    if lost := not_planned(found):
         told += [f"<h2>Not planned</h2>{listed(lost[:MOST_ROWS])}"]
     if found.users:
         told += ["<h2>Users</h2>", plain_table(USERS, users(found))]
     told += ["<h2>How this was made</h2>", listed(sources(found))]
     return "".join(told)
+
+
+def not_planned(found: Outlook) -> list[str]:
+    """Return a sentence for each job without a place, and for each row that was refused."""
+    lost = [f"{x.job}: {x.why}." for x in found.lines if x.planned is None]
+    names = (f"{r.text} (row {r.row})" if r.text else f"row {r.row}" for r in found.rejects)
+    return lost + [f"{name}: {r.reason}." for name, r in zip(names, found.rejects, strict=True)]
 
 
 WEIGHED = (

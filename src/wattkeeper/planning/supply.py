@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,11 @@ def sites_of(
 
     gpus, power_kw: by site, what jobs may hold and draw; default: all GPUs of the site, and no budget.
     """
-    tree, config = book.tree(), book.site_file
-    known_site([s.id for s in config.site], *gpus, *power_kw)
+    config = book.site_file
+    for name in (*gpus, *power_kw):
+        config.site_named(name)
     sites, signals = [], {}
     for one in config.site:
-        counted = sum(a.kind == "gpu" for a in tree.walk(one.id))
-        if one.id not in gpus and not counted:
-            raise ConfigError(f"Site '{one.id}' has no GPUs in the book. Say how many with --gpus {one.id}=N.")
         found = {kind: signal_of(book, one, kind) for kind in _SIGNALS}
         signals[one.id] = {kind: s.info for kind, s in found.items() if s is not None}
         over_time: dict[str, Any] = {}
@@ -66,15 +64,26 @@ def sites_of(
             if signal is not None:
                 over_time[column], ahead = with_forecast(book, signal, grid)
                 signals[one.id] |= {f"{kind} forecast": ahead} if ahead else {}
-        sites.append(Site(one.id, gpus.get(one.id, counted), **over_time, power_kw=power_kw.get(one.id, np.inf)))
+        held = gpus[one.id] if one.id in gpus else counted_gpus(book, one.id)
+        sites.append(Site(one.id, held, **over_time, power_kw=power_kw.get(one.id, np.inf)))
     return sites, signals
 
 
-def known_site(names: Sequence[str], *given: str) -> None:
-    """Raise ConfigError for a site that is none of those there are."""
-    for one in given:
-        if one not in names:
-            raise ConfigError(f"The site file has no site '{one}'. It has {', '.join(names)}.")
+def counted_gpus(book: Book, site: str) -> int:
+    """Return how many GPUs a site has in the book. Raises ConfigError where it has none."""
+    if found := sum(a.kind == "gpu" for a in book.tree().walk(site)):
+        return found
+    raise ConfigError(f"Site '{site}' has no GPUs in the book. Say how many with --gpus {site}=N.")
+
+
+def currency_of(infos: Iterable[SignalInfo]) -> str | None:
+    """Return what the prices among some signals are in, the same for all of a book; None without a price."""
+    return next((info.unit.partition("/")[0] for info in infos if info.kind == "price"), None)
+
+
+def about(info: SignalInfo) -> dict[str, str]:
+    """Return where a signal's values come from as plain data."""
+    return {"id": info.id, "provider": info.provider, "method": info.method}
 
 
 def need(signals: Mapping[str, Mapping[str, SignalInfo]], weights: Weights) -> None:
@@ -161,11 +170,7 @@ def read_limits(path: Path) -> list[Limit]:
 
 
 def limited(sites: Sequence[Site], limits: Sequence[Limit], grid: Grid) -> list[Site]:
-    """Return the sites under limits: in each slot the least that holds in any part of it.
-
-    Raises ConfigError for a limit on a site that there is not.
-    """
-    known_site([s.id for s in sites], *(x.site for x in limits))
+    """Return the sites under limits: in each slot the least that holds in any part of it."""
     found = []
     for site in sites:
         gpus, power_kw = (
@@ -188,17 +193,3 @@ def slots_of(start_ms: int, end_ms: int, grid: Grid) -> tuple[int, int]:
     """Return the slots that a time touches: the first, and the one after the last."""
     first, last = (start_ms - grid.start_ms) // grid.slot_ms, -((grid.start_ms - end_ms) // grid.slot_ms)
     return min(max(first, 0), grid.slots), min(max(last, 0), grid.slots)
-
-
-def parse_by_site(words: Sequence[str], option: str) -> dict[str, float]:
-    """Read SITE=NUMBER options. Raises ConfigError for anything else."""
-    found = {}
-    for word in words:
-        site, _, number = word.partition("=")
-        try:
-            found[site] = float(number)
-        except ValueError:
-            raise ConfigError(f"{option} {word} cannot be read. Write {option} SITE=NUMBER.") from None
-        if not 0 <= found[site] < np.inf:
-            raise ConfigError(f"{option} {word} cannot be. Give a number of at least 0.")
-    return found

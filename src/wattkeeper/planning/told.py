@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from wattkeeper.core.clock import iso
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.plan.placement import Placement
-from wattkeeper.plan.problem import Grid
+from wattkeeper.plan.problem import Grid, Site
 from wattkeeper.planning.outlook import Line, Outlook, Saved, Totals, User
+from wattkeeper.planning.supply import about
 from wattkeeper.report.planned import NOW, NOWHERE, PLANNED, Bar, Step
 from wattkeeper.report.words import carbon, duration
 
@@ -52,10 +53,7 @@ def to_json(found: Outlook) -> dict[str, Any]:
         "skipped": found.made.problem.skipped,
         "refused": [{"row": r.row, "reason": r.reason, "job_id": r.text} for r in found.rejects],
         "notes": list(found.notes),
-        "signals": {
-            site: {k: {"id": i.id, "provider": i.provider, "method": i.method} for k, i in infos.items()}
-            for site, infos in found.signals.items()
-        },
+        "signals": {site: {kind: about(info) for kind, info in infos.items()} for site, infos in found.signals.items()},
         "prices": _prices(found),
     }
 
@@ -119,11 +117,6 @@ def _place(grid: Grid, powers: Mapping[str, list[float]], one: Placement | None)
 def chart_rows(found: Outlook) -> tuple[list[Step], list[Bar]]:
     """Return what the figure draws: intensity by site and slot, and the stretches of each job now and planned."""
     grid, problem = found.grid, found.made.problem
-    steps = [
-        Step(site.id, grid.at_ms(t), grid.at_ms(t + 1), None if np.isnan(value) else float(value))
-        for site in problem.sites
-        for t, value in enumerate(np.broadcast_to(np.asarray(site.intensity_g_per_kwh, np.float64), grid.slots))
-    ]
     powers, gpus = powers_of(found), gpus_of(found)
     bars = [
         Bar(
@@ -135,7 +128,16 @@ def chart_rows(found: Outlook) -> tuple[list[Step], list[Bar]]:
         if one
         for a, b in one.slots
     ]  # fmt: skip
-    return steps, bars
+    return steps_of(problem.sites, grid), bars
+
+
+def steps_of(sites: Iterable[Site], grid: Grid) -> list[Step]:
+    """Return the intensity of sites slot by slot, for a figure."""
+    return [
+        Step(site.id, grid.at_ms(t), grid.at_ms(t + 1), None if np.isnan(value) else float(value))
+        for site in sites
+        for t, value in enumerate(np.broadcast_to(np.asarray(site.intensity_g_per_kwh, np.float64), grid.slots))
+    ]
 
 
 def told_of(line: Line) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wattkeeper.report.charts import GREEN, ORANGE, RED, SKY, SOFT, altair
+from wattkeeper.report.charts import GREEN, ORANGE, RED, SKY, SOFT, altair, titled
 from wattkeeper.report.words import amount, carbon, duration, percent
 
 WIDTH, NARROW, ROW = 380, 130, 26  # px
@@ -71,9 +71,5 @@ def figure(
         panels.insert(1, panel("cost", f"cost [{currency}]" if currency else "cost", ORANGE, NARROW))
     panels.append(panel("missed", "deadlines missed", RED, NARROW))
     made = alt.hconcat(*panels, spacing=18)
-    if title:
-        made = made.properties(
-            title=alt.TitleParams(text=title, subtitle=list(under), anchor="start", subtitleColor=SOFT, offset=14)
-        )
-    spec: dict[str, Any] = made.properties(padding=12).to_dict()
+    spec: dict[str, Any] = titled(made, title, under).properties(padding=12).to_dict()
     return spec

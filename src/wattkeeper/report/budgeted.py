@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wattkeeper.report.charts import COLOURS, ORANGE, RED, SKY, SOFT, altair, same_time, time_axis, when
+from wattkeeper.report.charts import COLOURS, ORANGE, RED, SKY, altair, same_time, small_title, time_axis, titled, when
 
 WIDTH, HEIGHT = 950, 150
 SITE = "site"
@@ -37,11 +37,7 @@ def figure(held: Sequence[Held], title: str = "", under: Sequence[str] = ()) -> 
     span = (min(h.start_ms for h in held), max(h.end_ms for h in held))
     panels = [_panel([h for h in held if h.row == row], row, span) for row in rows]
     made = alt.vconcat(*panels, spacing=12).resolve_scale(color="shared", x="independent")
-    if title:
-        made = made.properties(
-            title=alt.TitleParams(text=title, subtitle=list(under), anchor="start", subtitleColor=SOFT, offset=14)
-        )
-    spec: dict[str, Any] = made.to_dict()
+    spec: dict[str, Any] = titled(made, title, under).to_dict()
     return spec
 
 
@@ -87,7 +83,5 @@ def _panel(held: Sequence[Held], row: str, span: tuple[int, int]) -> Any:
             tooltip=["what:N", *ends, alt.Tooltip("kW:Q", format=",.1f")],
         )
     )  # fmt: skip
-    name = alt.TitleParams(
-        text="Site" if row == SITE else f"Row {row}", anchor="start", fontSize=11, fontWeight=600, offset=4
-    )
+    name = small_title("Site" if row == SITE else f"Row {row}")
     return alt.layer(bars, rules).properties(width=WIDTH, height=HEIGHT, title=name)

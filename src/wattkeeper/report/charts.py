@@ -84,15 +84,30 @@ def ink_on(colour: str) -> str:
     return "#000000" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "#ffffff"
 
 
+def titled(chart: Any, title: str, under: Sequence[str]) -> Any:
+    """Return a figure with its title and the lines under it, for one that stands alone; as it is without a title."""
+    if not title:
+        return chart
+    lines = altair().TitleParams(text=title, subtitle=list(under), anchor="start", subtitleColor=SOFT, offset=14)
+    return chart.properties(title=lines)
+
+
+def small_title(text: str) -> Any:
+    """Return the title of one panel of a figure."""
+    return altair().TitleParams(text=text, anchor="start", fontSize=11, fontWeight=600, offset=4)
+
+
 def svg_of(spec: dict[str, Any]) -> str:
     """Return a spec as SVG. Raises MissingExtraError without the extra `report`."""
     return str(converter().vegalite_to_svg(spec))
 
 
 def check_figure(path: Path) -> None:
-    """Raise ConfigError for an ending that is no figure's."""
+    """Raise ConfigError for an ending that is no figure's, or a directory that is not there."""
     if path.suffix not in FIGURES:
         raise ConfigError(f"A figure cannot be written as '{path.suffix}'. Use .svg, .png or .html.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"Cannot write {path}: there is no directory {path.parent}. Make it first.")
 
 
 def write_figure(spec: dict[str, Any], path: Path) -> None:

@@ -13,7 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wattkeeper.report.charts import COLOURS, SOFT, altair, ink_on, same_time, scale, time_axis, when
+from wattkeeper.report.charts import (
+    COLOURS,
+    SOFT,
+    altair,
+    ink_on,
+    same_time,
+    scale,
+    small_title,
+    time_axis,
+    titled,
+    when,
+)
 from wattkeeper.report.words import short
 
 MOST_ROWS = 60
@@ -72,15 +83,12 @@ def figure(steps: Sequence[Step], bars: Sequence[Bar], title: str = "", under: S
     names = [*sites, *([NOWHERE] if any(b.home == NOWHERE for b in drawn) and not few else [])]
     charts = [curves(steps, names, span, WIDTH if few else WIDE, "" if few else "Intensity")]
     charts += [_rows(drawn, names, span)] if few else _held(steps, drawn, names, span)
-    lines = {"text": title, "subtitle": [*under, *notes(bars)], "anchor": "start", "subtitleColor": SOFT, "offset": 14}
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", "Automatically deduplicated selection parameter"
         )  # one for all panels is meant
         made = alt.vconcat(*charts, spacing=8).resolve_scale(color="shared", x="independent")
-    if title:
-        made = made.properties(title=alt.TitleParams(**lines))
-    spec: dict[str, Any] = made.to_dict()
+    spec: dict[str, Any] = titled(made, title, [*under, *notes(bars)]).to_dict()
     return spec
 
 
@@ -153,16 +161,12 @@ def curves(
             ],
         )
     )
-    return curve.properties(width=width, height=130, **({"title": _small(title)} if title else {}))
+    return curve.properties(width=width, height=130, **({"title": small_title(title)} if title else {}))
 
 
 def _dashes(names: Sequence[str]) -> Any:
     dashes = ([1, 0], [7, 3], [2, 2], [8, 2, 2, 2])
     return altair().Scale(domain=list(names), range=[dashes[i % 4] for i in range(len(names))])
-
-
-def _small(text: str) -> Any:
-    return altair().TitleParams(text=text, anchor="start", fontSize=11, fontWeight=600, offset=4)
 
 
 def _told(bars: Sequence[Bar]) -> list[Any]:
@@ -276,7 +280,7 @@ def _held(steps: Sequence[Step], bars: Sequence[Bar], names: Sequence[str], span
                 tips,
                 last,
             )
-            charts.append(panel.properties(width=WIDE, height=height, title=_small(f"{site}, {plan}")))
+            charts.append(panel.properties(width=WIDE, height=height, title=small_title(f"{site}, {plan}")))
     return charts
 
 

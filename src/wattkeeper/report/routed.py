@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from wattkeeper.report.charts import COLOURS, SOFT, altair, time_axis, when
+from wattkeeper.report.charts import COLOURS, altair, small_title, time_axis, titled, when
 from wattkeeper.report.planned import Step, curves
 
 WIDTH, HEIGHT = 950, 150
@@ -41,11 +41,7 @@ def figure(
         _stack(shares, "variant", variants, COLOURS[3:] + COLOURS[:3], span),
     ]
     made = alt.vconcat(*charts, spacing=12).resolve_scale(color="independent", x="independent")
-    if title:
-        made = made.properties(
-            title=alt.TitleParams(text=title, subtitle=list(under), anchor="start", subtitleColor=SOFT, offset=14)
-        )
-    spec: dict[str, Any] = made.to_dict()
+    spec: dict[str, Any] = titled(made, title, under).to_dict()
     return spec
 
 
@@ -76,9 +72,5 @@ def _stack(
     x = time_axis("start_ms", span)
     y = alt.Y("low:Q", title="requests/h", axis=alt.Axis(format="~s", tickCount=4))
     tips = [f"{by}:N", when("start_ms", "from"), when("end_ms", "to"), alt.Tooltip("requests_per_h:Q", format=",.0f")]
-    base = alt.Chart(alt.Data(values=rows), width=WIDTH, height=HEIGHT, title=_title(f"by {by}"))
+    base = alt.Chart(alt.Data(values=rows), width=WIDTH, height=HEIGHT, title=small_title(f"by {by}"))
     return base.mark_rect(stroke=None).encode(x=x, x2="end_ms:T", y=y, y2="high:Q", color=colour, tooltip=tips)
-
-
-def _title(text: str) -> Any:
-    return altair().TitleParams(text=text, anchor="start", fontSize=11, fontWeight=600, offset=4)

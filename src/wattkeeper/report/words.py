@@ -90,6 +90,11 @@ def clock(time_ms: int, zone: str, form: str = "%Y-%m-%d %H:%M") -> str:
     return datetime.fromtimestamp(time_ms / 1000, ZoneInfo(zone)).strftime(form)
 
 
+def minute(time: str) -> str:
+    """Return an ISO 8601 time to the minute, such as "2026-10-01 12:00"."""
+    return time[:16].replace("T", " ")
+
+
 def span(name: str, start_ms: int, end_ms: int, zone: str) -> str:
     """Return a period: its name, where it has one that does not repeat its ends, and its ends on a site's clock."""
     ends = f"{clock(start_ms, zone)} to {clock(end_ms, zone)}"
