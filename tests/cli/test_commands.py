@@ -30,10 +30,10 @@ asset = "{column}"
 """
 
 
-def run(*words, cwd=None):
-    """Run wattkeeper in a process of its own."""
+def run(*words, cwd=None, input=None):  # noqa: A002
+    """Run wattkeeper in a process of its own, with a text on standard input."""
     command = [sys.executable, "-m", "wattkeeper", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, input=input)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import polars as pl
 import pytest
 
 from tests.cli import keys
@@ -352,3 +353,34 @@ def test_signals_that_are_not_there_are_told(made, tmp_path):
     assert "x: no forecast for a between" in stale.stdout
     assert missing.returncode == 0
     assert "lack 3 of 6 slots, which are planned around" in " ".join(missing.stdout.split())
+
+
+def test_standard_input_and_an_empty_queue(made, tmp_path):
+    """A dash reads a pipe, a pod's List as well as a table; a header alone, an empty List or table is nothing to plan."""
+    words = ("--book", made / "book", "--from", "2026-10-01", "--hours", 6, "--gpus", "b=2")
+    held = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": {"phase": "Running"}}
+    held["spec"] = {"nodeName": "n1", "containers": [{"resources": {"limits": {"nvidia.com/gpu": 3}}}]}
+    job = {"job_id": 7, "job_state": "PENDING", "tres_req_str": "gres/gpu=2", "time_limit": 60}
+    queue = json.dumps({"jobs": [{**job, "comment": "wattkeeper: power_w=500, sites=a, tier=elastic"}]})
+    done = run("plan", "-", *words, "--json", input=queue)
+    table = run("plan", "-", *words, "--json", input="job_id,gpus,duration_h,power_w\nx,1,1,500\n")
+    wrong = run("plan", "-", *words, input=queue[:-3])
+    (tmp_path / "header.csv").write_text("job_id,gpus,duration_h,power_w\n")
+    pl.DataFrame(schema=dict.fromkeys(("job_id", "gpus", "duration_h", "power_w"), pl.String)).write_parquet(
+        tmp_path / "header.parquet"
+    )
+    header, rows = (run("plan", tmp_path / f"header.{end}", *words) for end in ("csv", "parquet"))
+    none = run("plan", "-", *words, "--json", input="kind: List\nitems: []\n")
+    pods = run("plan", "-", *words, input=json.dumps({"kind": "List", "items": [held]}))
+
+    # 2 × 0.5 kWh × 1.25 at 100 g, in one of the two clean hours
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["planned"]["carbon_g"] == pytest.approx(125)
+    assert [j["job_id"] for j in json.loads(table.stdout)["jobs"]] == ["x"]
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("wattkeeper: standard input is not what squeue --json, ")
+    for one in (header, rows, pods):
+        assert one.returncode == 0, one.stderr
+        assert "Nothing to plan: no job of the queue that could be read waits for GPUs." in one.stdout
+    assert "1 running jobs hold 3 GPUs of a, each until its time limit." in pods.stdout
+    assert (none.returncode, json.loads(none.stdout)["jobs"]) == (0, [])

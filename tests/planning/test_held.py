@@ -8,11 +8,14 @@ import pytest
 
 from tests.books.small import SITE, book, node
 from tests.planning.test_reach import HOUR, START
+from wattkeeper.core.assets import AssetTree
 from wattkeeper.core.clock import iso
+from wattkeeper.core.roles import Holder
 from wattkeeper.lake.book import Book
 from wattkeeper.plan.problem import Grid, Weights
 from wattkeeper.planning import outlook
 from wattkeeper.planning.held import held_gpus
+from wattkeeper.planning.printed import printed
 
 GRID = Grid(START, HOUR, 4)
 TWO = """[[site]]
@@ -51,7 +54,7 @@ def test_each_hour_counts_until_the_limit(two, tmp_path):
     jobs = [slurm_job(1, 6, nodes="n[1-2],m1", until_h=1.5), slurm_job(2, 1, nodes="m1", until_h=-2)]
     jobs += [slurm_job(3, 4, nodes="x9", until_h=1), slurm_job(4, 4, "PENDING")]
     queue.write_text(json.dumps({"jobs": jobs}))
-    held, notes = held_gpus(queue, two.tree(), GRID)
+    held, notes = held_gpus(printed(queue).running, two.tree(), GRID)
 
     assert {site: h.tolist() for site, h in held.items()} == {"a": [4, 4, 0, 0], "b": [3, 2, 0, 0]}
     assert notes == [
@@ -99,6 +102,41 @@ def test_workloads_that_have_their_quota_hold_it(tmp_path):
         workload("waits", []),
     ]
     (tmp_path / "q.json").write_text(json.dumps({"items": items}))
-    held, _ = held_gpus(tmp_path / "q.json", made.tree(), GRID)
+    held, _ = held_gpus(printed(tmp_path / "q.json").running, made.tree(), GRID)
 
     assert [h.tolist() for h in held.values()] == [[16, 8, 8, 8]]
+
+
+def test_what_cannot_be_read_is_named_and_assumed(two, tmp_path):
+    """A count that is none takes all 8 GPUs of its nodes; unknown nodes or none leave room open; the others count."""
+    jobs = [
+        slurm_job(1, 0, nodes="n[1-2]", until_h=1) | {"tres_alloc_str": "gres/gpu=4k"},
+        slurm_job(2, 0, nodes="x9") | {"tres_alloc_str": "gres/gpu=-1"},
+        slurm_job(3, 4) | {"nodes": "n[1-"},
+        slurm_job(4, 2, nodes="m1", until_h=2),
+    ]
+    (tmp_path / "q.json").write_text(json.dumps({"jobs": jobs}))
+    held, notes = held_gpus(printed(tmp_path / "q.json").running, two.tree(), GRID)
+
+    assert {site: h.tolist() for site, h in held.items()} == {"a": [8, 0, 0, 0], "b": [2, 2, 0, 0]}
+    assert notes[2:] == [
+        "running job 1: gres/gpu=4k is not a count; it is taken to hold all 8 GPUs of n1, n2",
+        "running job 2: gres/gpu=-1 is not a count; what it holds cannot be known, so there may be less room than the "
+        "plan takes",
+        "running job 3: node list 'n[1-' cannot be read; its 4 GPUs are taken to be free, so there may be less room than "
+        "the plan takes",
+    ]
+
+
+def test_many_that_cannot_be_read_are_counted(two):
+    """Five are named, two more counted; on the only site there is, a job is on it whatever its nodes are."""
+    odd = [Holder(str(n), 1.0, [], None, "node list '[' cannot be read") for n in range(7)]
+    held, notes = held_gpus(odd, two.tree(), GRID)
+    (only,) = (s for s in two.tree().assets.values() if s.id == "b")
+
+    assert held == {}
+    assert len(notes) == 6
+    assert notes[-1] == "2 more running jobs have a count, nodes or an end that cannot be read"
+    held, notes = held_gpus(odd[:1], AssetTree.of([only]), GRID)
+    assert held["b"].tolist() == [1, 1, 1, 1]
+    assert notes[-1] == "running job 0: node list '[' cannot be read; it is taken to hold 1 GPUs of b"

@@ -174,8 +174,11 @@ def test_a_job_twice_and_a_file_of_nothing_readable(tmp_path):
     ("head", "words"),
     [
         ("job_id,gpus,gpus,duration_h,power_w", "has two columns 'gpus'"),
-        ("JOBID PARTITION NAME USER ST TIME NODES", "is text of a scheduler. Give its JSON: squeue --json or kubectl"),
-        ("apiVersion: kueue.x-k8s.io/v1beta1", "is text of a scheduler"),
+        ("JOBID PARTITION NAME USER ST TIME NODES", "no column JobID, State, TimeLimit, the GPUs .* Print: SLURM_TIME"),
+        (
+            "apiVersion: kueue.x-k8s.io/v1beta1",
+            "is not what squeue --json, sacct --json or kubectl get .*: line 3: ",
+        ),
     ],
 )
 def test_a_file_at_fault_as_a_whole(tmp_path, head, words):
@@ -208,5 +211,5 @@ def test_a_schedulers_queue_with_faults(tmp_path):
 def test_other_json_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "q.json").write_text(text)
 
-    with pytest.raises(ImportFileError, match="is not what squeue --json or kubectl get workloads"):
+    with pytest.raises(ImportFileError, match="is not what squeue --json, sacct --json or kubectl get jobs,pods"):
         read_queue(tmp_path / "q.json", Grid(0, 3_600_000, 4))

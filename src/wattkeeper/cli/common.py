@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -173,6 +175,24 @@ def progress(what: str) -> Iterator[Told]:
             bar.update(task, description=f"{what}: {step}", completed=done, total=total or None)
 
         yield told
+
+
+@contextmanager
+def given(path: Path) -> Iterator[Path]:
+    """Give a file that can be read more than once: the path, or what stands on standard input where that is -."""
+    from wattkeeper.core.errors import ImportFileError
+
+    if path != Path("-"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "standard input"
+        with copy.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+        try:
+            yield copy
+        except ImportFileError as error:
+            raise ImportFileError(str(error).replace(str(copy), copy.name)) from error
 
 
 def time_ms(text: str) -> int:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def plan(
     queue: Path = typer.Argument(
         ...,
-        help="CSV or Parquet: job_id, gpus, duration_h, power_w, and more; or .json of squeue or kubectl. See below.",
+        help="CSV or Parquet: job_id, gpus, duration_h, power_w, and more; or what squeue, sacct or kubectl print. "
+        "- reads standard input. See below.",
     ),
     book: Path = common.BOOK,
     start: str | None = typer.Option(None, "--from", help="First instant planned. Default: the next full slot."),
@@ -49,10 +50,15 @@ def plan(
     where data must be moved), levels (cap levels, SLOWDOWN@POWER such as 1.06@0.8;1.25@0.7), suspendable (yes, no),
     resume_min, resume_kwh, delay_weight, user, duration_quantiles (PERCENT@HOURS such as 50@2;90@5.5; duration_h is then
     the longest), confidence_pct, profile (HOURS@WATTS of one GPU such as 0.5@300;2@700), curve (watts of a GPU @
-    throughput, in place of levels). A .json file is what `squeue --json` or `kubectl get workloads -A -o json`
-    prints: jobs that wait are planned, and say such wishes in their comment or annotations.
+    throughput, in place of levels).
+
+    The queue may also be what a scheduler prints: `squeue --json`, `sacct --json`, their text parted by |, or
+    `kubectl get workloads,jobs,pods -A` with -o json or -o yaml. Jobs that wait are planned, and say such wishes in
+    their comment or annotations; those that run keep their GPUs.
 
     Jobs that cannot be planned are named and the exit code is then 3.
+
+    Example: squeue --json | wattkeeper plan - --book mybook
 
     Example: wattkeeper plan queue.csv --book mybook --hours 48 --money 500 --figure plan.html
     """
@@ -66,10 +72,10 @@ def plan(
     grid = common.slots(start, hours, slot)
     held, drawn_kw = common.numbers(gpus, "--gpus"), common.numbers(power, "--power")
     opened = common.open_book(book)
-    with common.progress("planning") as told:
+    with common.progress("planning") as told, common.given(queue) as source:
         found = planning.outlook(
             opened,
-            queue,
+            source,
             grid=grid,
             weights=Weights(money_g=money, water_g_per_l=water, delay_g_per_gpu_h=delay, fairness_g=fairness),
             gpus=held,
@@ -82,7 +88,7 @@ def plan(
         )
         if figure is not None:
             told("drawing", 0, 0)
-            planning.write_figure(found, f"Plan of {queue.name}", figure)
+            planning.write_figure(found, f"Plan of {source.name}", figure)
     if figure is not None:
         typer.echo(f"Wrote {figure}.", err=True)
     if json:
@@ -95,10 +101,33 @@ def plan(
 
 def _show(found: Outlook, most: int) -> None:
     from wattkeeper.planning import page
-    from wattkeeper.report.words import duration
 
     out = common.console()
     out.print(f"Plan of {page.span_of(found)}", style="bold")
+    if found.lines:
+        _summary(found)
+    else:
+        out.print("Nothing to plan: no job of the queue that could be read waits for GPUs.")
+    for line in page.sources(found, brief=True):
+        out.print(line, style="dim")
+    out.print()
+    if len(found.users) > 1:
+        out.print(common.table(page.USERS, page.users(found)[:most]))
+        if len(found.users) > most:
+            out.print(f"… and {len(found.users) - most} more users; --most or --json shows them.", style="dim")
+        out.print()
+    if found.lines:
+        _jobs(found, most)
+    for line in page.not_planned(found):
+        out.print(line, style="red")
+
+
+def _summary(found: Outlook) -> None:
+    """Print the sums, the bound, and what became of an earlier plan."""
+    from wattkeeper.planning import page
+    from wattkeeper.report.words import duration
+
+    out = common.console()
     out.print(common.table(page.totals_heads(found), page.totals(found)))
     if found.made.unplaced:
         out.print(page.bound_line(found), style="bold red")
@@ -112,17 +141,6 @@ def _show(found: Outlook, most: int) -> None:
         out.print(
             "Beside the previous plan: {kept} jobs keep their place, {moved} move, {new} are new.".format(**counts)
         )
-    for line in page.sources(found, brief=True):
-        out.print(line, style="dim")
-    out.print()
-    if len(found.users) > 1:
-        out.print(common.table(page.USERS, page.users(found)[:most]))
-        if len(found.users) > most:
-            out.print(f"… and {len(found.users) - most} more users; --most or --json shows them.", style="dim")
-        out.print()
-    _jobs(found, most)
-    for line in page.not_planned(found):
-        out.print(line, style="red")
 
 
 _NARROW = ("Job", "Site", "Starts UTC", "Ends UTC", "Power", "Saves", "Delay", "Why")

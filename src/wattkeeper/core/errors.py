@@ -9,6 +9,7 @@ WattkeeperError
 │   └── JournalFullError   a journal is at the limit it was given
 ├── BatchError             a batch of readings cannot be taken as a whole
 ├── ImportFileError        a file as a whole cannot be imported
+│   └── EmptyTableError    a table has a header and no rows
 ├── SourceError            a server or command did not answer as it should
 │   └── StatusError        a server answered with a status that is no success
 ├── UnknownNameError       a job, asset, zone or period that the book does not have
@@ -75,6 +76,10 @@ class BatchError(WattkeeperError):
 
 class ImportFileError(WattkeeperError):
     """A file as a whole cannot be imported."""
+
+
+class EmptyTableError(ImportFileError):
+    """A table has a header and no rows."""
 
 
 class SourceError(WattkeeperError):

@@ -31,6 +31,21 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
+class Holder:
+    """A job that holds GPUs of a scheduler.
+
+    gpus: None where its count cannot be read. where: its nodes, or its site. end_ms: when its time limit ends, None where
+    it has none. odd: what of it cannot be read, "" where all can.
+    """
+
+    job_id: str
+    gpus: float | None
+    where: list[str]
+    end_ms: int | None
+    odd: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SignalInfo:
     """Where a signal's values come from: these words travel with every number made from it.
 

@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container
-from pathlib import Path
+from collections.abc import Container, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wattkeeper.core.assets import AssetTree
-from wattkeeper.integrations.kueue import queue as kueue
-from wattkeeper.integrations.slurm import queue as slurm
+from wattkeeper.core.roles import Holder
 from wattkeeper.plan.problem import Grid
-from wattkeeper.planning.queue import printed
 from wattkeeper.planning.supply import slots_of
 
 Floats = NDArray[np.float64]
 
+_NAMED = 5
+"""Running jobs that are named where something of them cannot be read."""
 
-def held_gpus(path: Path, tree: AssetTree, grid: Grid, but: Container[str] = ()) -> tuple[dict[str, Floats], list[str]]:
+
+def held_gpus(
+    running: Iterable[Holder], tree: AssetTree, grid: Grid, but: Container[str] = ()
+) -> tuple[dict[str, Floats], list[str]]:
     """Return by site the GPUs that running jobs hold, (slots,) each, and sentences on them.
 
-    A job holds its GPUs until its time limit, and to the end where it has none. Only what a scheduler printed (.json)
-    says what runs. but: sites whose free GPUs are known otherwise. Raises ImportFileError where it is none of that.
+    A job holds its GPUs until its time limit, and to the end where it has none; where its count cannot be read, all GPUs
+    of its nodes. but: sites whose free GPUs are known otherwise.
     """
     held: dict[str, Floats] = {}
-    jobs, lost = Counter[str](), 0
-    for _, gpus, where, end_ms in printed(path, slurm.running, kueue.running) if path.suffix == ".json" else ():
-        at = _sites(where, tree)
-        lost += not at
+    jobs, lost, odd = Counter[str](), 0, []
+    for one in running:
+        at = _sites(one.where, tree)
+        gpus = _gpus_on(one.where, tree) if one.gpus is None else one.gpus
+        if one.odd:
+            odd.append(f"running job {one.job_id}: {one.odd}; {_assumed(one, gpus, at)}")
+        if not gpus or not at:
+            lost += not one.odd
+            continue
         first, last = 0, grid.slots
-        if end_ms is not None:  # one that is over its limit holds them still
-            first, last = slots_of(grid.start_ms, max(end_ms, grid.start_ms + 1), grid)
+        if one.end_ms is not None:  # one that is over its limit holds them still
+            first, last = slots_of(grid.start_ms, max(one.end_ms, grid.start_ms + 1), grid)
         for site, part in ((s, p) for s, p in at.items() if s not in but):
             held.setdefault(site, np.zeros(grid.slots))[first:last] += gpus * part
             jobs[site] += 1
@@ -44,7 +51,24 @@ def held_gpus(path: Path, tree: AssetTree, grid: Grid, but: Container[str] = ())
         notes.append(
             f"{lost} running jobs are on nodes that the book does not have, and their GPUs are taken to be free"
         )
-    return held, notes
+    more = [f"{len(odd) - _NAMED} more running jobs have a count, nodes or an end that cannot be read"]
+    return held, [*notes, *odd[:_NAMED], *(more if len(odd) > _NAMED else [])]
+
+
+def _assumed(one: Holder, gpus: float, at: Mapping[str, float]) -> str:
+    """Return what is taken to be so of a job that cannot be read whole."""
+    if not gpus:
+        return "what it holds cannot be known, so there may be less room than the plan takes"
+    if not at:
+        return f"its {gpus:g} GPUs are taken to be free, so there may be less room than the plan takes"
+    whole = "all " if one.gpus is None else ""
+    return f"it is taken to hold {whole}{gpus:g} GPUs of {', '.join(one.where if whole else sorted(at))}"
+
+
+def _gpus_on(nodes: Iterable[str], tree: AssetTree) -> float:
+    """Return how many GPUs some nodes have, as far as the book knows them."""
+    known = {node for node in nodes if node in tree.assets and tree.assets[node].kind == "node"}
+    return float(sum(a.kind == "gpu" and a.parent in known for a in tree.assets.values()))
 
 
 def _sites(where: list[str], tree: AssetTree) -> dict[str, float]:

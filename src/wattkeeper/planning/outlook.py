@@ -20,6 +20,7 @@ from wattkeeper.plan.polish import MOST_JOBS, polish
 from wattkeeper.plan.problem import Grid, Job, NoForecastError, Problem, Site, Weights, pose
 from wattkeeper.planning.held import held_gpus
 from wattkeeper.planning.previous import check_grid
+from wattkeeper.planning.printed import printed
 from wattkeeper.planning.queue import read_queue, unused_columns
 from wattkeeper.planning.supply import Limit, blind_spots, currency_of, less, limited, need, sites_of, stale
 from wattkeeper.planning.usual import Usual
@@ -161,9 +162,11 @@ def outlook(
     usual = Usual(book)
     for limit in limits:
         book.site_file.site_named(limit.site)
-    jobs, rejects = read_queue(queue, grid, usual, confidence=confidence)
+    told = printed(queue)
+    jobs, rejects = read_queue(told or queue, grid, usual, confidence=confidence)
     need(signals, weights)
-    held, notes = held_gpus(queue, book.tree(), grid, gpus)
+    held, notes = held_gpus(told.running if told else (), book.tree(), grid, gpus)
+    notes += told.notes if told else unused_columns(queue)
     sites = less(sites, held)
     unseen = blind_spots(book, sites, grid, weights)
     try:
@@ -181,13 +184,13 @@ def outlook(
         notes.append(f"HiGHS polishes queues of up to {MOST_JOBS} jobs; this one is left as it is")
     if late := sum(line.now is None and line.planned is not None for line in lines):
         notes.append(f"{late} jobs would miss their deadline run now: they are in the sums of the plan alone")
-    told = (
-        *notes, *unused_columns(queue), *_strange_sites(jobs, sites), *usual.notes, *_reserved(problem), *unseen,
+    said = (
+        *notes, *_strange_sites(jobs, sites), *usual.notes, *_reserved(problem), *unseen,
         *stale(book, signals, grid),
     )  # fmt: skip
     return Outlook(
         made, lines, _users(problem, lines, each_now, each, made.places), totals[0], totals[1],
-        made.bound_g, made.gap, signals, tuple(rejects), told,
+        made.bound_g, made.gap, signals, tuple(rejects), said,
     )  # fmt: skip
 
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import polars as pl
 
-from wattkeeper.core.errors import ImportFileError
+from wattkeeper.core.errors import EmptyTableError, ImportFileError
 from wattkeeper.core.roles import Reject
 from wattkeeper.core.units import MS_PER_HOUR
 from wattkeeper.integrations.csvfile.link import open_sheet
 from wattkeeper.integrations.csvfile.numbers import read_reals
 from wattkeeper.integrations.csvfile.times import read_times
-from wattkeeper.integrations.kueue import queue as kueue
-from wattkeeper.integrations.slurm import queue as slurm
 from wattkeeper.plan.problem import Grid, Job, Level
-
-T = TypeVar("T")
+from wattkeeper.planning.printed import Printed, printed
 
 REQUIRED = ("job_id", "gpus", "duration_h", "power_w")
 PROFILED = ("duration_h", "power_w")
@@ -31,8 +27,6 @@ REALS = ("gpus", "duration_h", "power_w", "resume_min", "resume_kwh", "delay_wei
 WORDS = ("job_id", "user", "tier", "sites", "levels", "curve", "profile", "duration_quantiles", "suspendable")
 COLUMNS = (*REQUIRED, *TIMES, *WORDS[1:], *REALS[3:])
 """Columns of a queue file; all but the first four may be absent or empty."""
-
-JSON_OF = "squeue --json or kubectl get workloads.kueue.x-k8s.io -A -o json"
 
 _LONGEST_MS = 1000 * 8766 * MS_PER_HOUR
 
@@ -50,38 +44,41 @@ class Past(Protocol):
 
 
 def read_queue(
-    path: Path, grid: Grid, past: Past | None = None, *, confidence: float = 1.0
+    source: Path | Printed, grid: Grid, past: Past | None = None, *, confidence: float = 1.0
 ) -> tuple[list[Job], list[Reject]]:
-    """Return the jobs of a queue file (CSV, gzipped CSV or Parquet) or of what a scheduler prints (.json: `squeue --json`,
-    `kubectl get workloads -o json`), and the rows that cannot be read.
+    """Return the jobs of a queue and the rows that cannot be read; no jobs where a table has a header alone.
 
+    source: a file (CSV, gzipped CSV, Parquet, or what a scheduler printed), or what a scheduler printed as read already.
     A job without a release may start at once. past: stands in where a scheduler does not say what a job draws and how
     long it lasts within its limit. confidence: chance with which a deadline is to be kept, for jobs that do not say.
     Raises ImportFileError for what is wrong with the file as a whole.
     """
-    if path.suffix == ".json":
-        return _scheduled(path, grid, past, confidence)
-    sheet = open_sheet(path)
+    told = printed(source) if isinstance(source, Path) else source
+    if told:
+        return _scheduled(told, grid, past, confidence)
+    assert isinstance(source, Path)
+    found = _Reading(grid, str(source), confidence)
+    sheet = open_sheet(source)
     if missing := [name for name in REQUIRED if name not in sheet.columns]:
-        if any(word in " ".join(sheet.columns).lower() for word in ("jobid", "apiversion")):
-            raise ImportFileError(f"{path} is text of a scheduler. Give its JSON: {JSON_OF}.")
         raise ImportFileError(
-            f"{path} has no column '{missing[0]}'. It has: {', '.join(sheet.columns)}. A queue needs "
+            f"{source} has no column '{missing[0]}'. It has: {', '.join(sheet.columns)}. A queue needs "
             f"{', '.join(REQUIRED)}; it may have {', '.join(COLUMNS[len(REQUIRED) :])}."
         )
     wanted = {name: sheet.columns.index(name) for name in COLUMNS if name in sheet.columns}
     if twice := [name for name in wanted if sheet.columns.count(name) > 1]:
-        raise ImportFileError(f"{path} has two columns '{twice[0]}'. Leave out one of them.")
-    found = _Reading(grid, str(path), confidence)
-    for batch in sheet.batches(wanted):
-        found.rejects += batch.rejects
-        found.take(batch.cells)
+        raise ImportFileError(f"{source} has two columns '{twice[0]}'. Leave out one of them.")
+    try:
+        for batch in sheet.batches(wanted):
+            found.rejects += batch.rejects
+            found.take(batch.cells)
+    except EmptyTableError:
+        return [], []
     return found.jobs, found.rejects
 
 
 def unused_columns(path: Path) -> list[str]:
-    """Return a sentence on the columns of a queue file that mean nothing here: one may be a slip of the pen."""
-    strange = [] if path.suffix == ".json" else [c for c in open_sheet(path).columns if c not in COLUMNS]
+    """Return a sentence on the columns of a queue table that mean nothing here: one may be a slip of the pen."""
+    strange = [c for c in open_sheet(path).columns if c not in COLUMNS]
     return [f"columns of the queue that are not used: {', '.join(strange)}"] if strange else []
 
 
@@ -110,28 +107,15 @@ class _Reading:
                 self.rejects.append(Reject(self.source, row, why, name))
 
 
-def printed(
-    path: Path, of_slurm: Callable[[dict[str, Any]], Iterable[T]], of_kueue: Callable[[dict[str, Any]], Iterable[T]]
-) -> list[T]:
-    """Return what a scheduler's printed state holds, read with one of two. Raises ImportFileError where it is neither's."""
-    try:
-        told = json.loads(path.read_text("utf-8"))
-        return list((of_slurm if "jobs" in told else of_kueue)(told))
-    except OSError as error:
-        raise ImportFileError(f"Cannot read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ImportFileError(f"{path} is not what {JSON_OF} prints: {error}.") from error
-
-
-def _scheduled(path: Path, grid: Grid, past: Past | None, confidence: float) -> tuple[list[Job], list[Reject]]:
+def _scheduled(told: Printed, grid: Grid, past: Past | None, confidence: float) -> tuple[list[Job], list[Reject]]:
     """Return the jobs that wait in a scheduler, from what it printed."""
-    waiting = printed(path, slurm.waiting, kueue.waiting)
-    found = _Reading(grid, str(path), confidence)
+    found = _Reading(grid, str(told.path), confidence)
+    found.rejects += told.rejects
     rows = []
-    for at, (cells, why) in enumerate(waiting, 1):
+    for at, (cells, why) in enumerate(told.waiting, 1):
         reason = why or _filled(cells, past)
         if reason:
-            found.rejects.append(Reject(str(path), at, reason, cells["job_id"]))
+            found.rejects.append(Reject(str(told.path), at, reason, cells["job_id"]))
         else:
             rows.append({"row": at, **cells})
     schema = {"row": pl.Int64} | dict.fromkeys(COLUMNS, pl.String)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from wattkeeper.core.roles import Holder
 from wattkeeper.integrations.slurm.queue import running, waiting
 
 NONE = {"set": False, "infinite": False, "number": 0}
@@ -91,14 +92,8 @@ def test_whoever_has_gpus_holds_them(states):
     held = job(job_state=states, tres_alloc_str="gres/gpu=4", nodes="n[1-2]", end_time=new(1_789_302_400))
 
     assert list(running({"jobs": [held, job(job_state=["COMPLETED"])]})) == [
-        ("7", 4.0, ["n1", "n2"], 1_789_302_400_000)
+        Holder("7", 4.0, ["n1", "n2"], 1_789_302_400_000)
     ]
-
-
-def test_what_sacct_prints_is_told_apart():
-    """Its jobs have their state elsewhere: none would seem to wait."""
-    with pytest.raises(ValueError, match="print the queue with squeue --json"):
-        rows({"job_id": 7, "state": {"current": ["PENDING"]}})
 
 
 def test_running_jobs_and_jobs_without_gpus_are_not_the_planners():

@@ -10,9 +10,11 @@ import pytest
 
 from tests.integrations.slurm.cluster import SlurmCluster, missing, until
 from wattkeeper.integrations.slurm.gres import ScontrolSource, SqueueSource
+from wattkeeper.integrations.slurm.listed import SACCT, SQUEUE
 from wattkeeper.integrations.slurm.sacct import NodeSize, SacctSource
 from wattkeeper.plan.problem import Grid
 from wattkeeper.planning import read_queue
+from wattkeeper.planning.printed import printed
 
 pytestmark = [
     pytest.mark.skipif(bool(missing()), reason=f"Slurm is not all installed: {', '.join(missing())}"),
@@ -141,3 +143,49 @@ def test_what_waits_can_be_planned(slurm, tmp_path):
     release_ms = next(j.release_ms for j in jobs if j.id == one)
     assert 3_500_000 < release_ms - start_ms < 3_700_000
     assert next(j.deadline_ms for j in jobs if j.id == one) > start_ms + 80_000_000
+
+
+def test_all_that_slurm_prints_is_the_same_queue(slurm, tmp_path):
+    """Running, waiting, array, heterogeneous and held jobs: squeue's JSON, YAML and text, and sacct's JSON and text.
+
+    Each says the same, but that sacct does not list what is held.
+    """
+    begin = ("--begin=now+1hour", "--time=90")
+    one = slurm.submit(*begin, "--gres=gpu:4", "--job-name=a|b")
+    array = slurm.submit(*begin, "--gres=gpu:1", "--array=1-5:2%1")
+    het = slurm.run(
+        "sbatch", "--parsable", "--account=ml", *begin, "--gres=gpu:1", ":", *begin, "--gres=gpu:2", "--wrap", "sleep 1"
+    )
+    held = slurm.submit("--hold", "--gres=gpu:2", "--time=30")
+    running = slurm.submit("-N2", "--gres=gpu:3", "--time=20", script="sleep 120")
+    slurm.wait_running(running)
+    slurm.wait(running, "RUNNING")
+    until(lambda: len(slurm.run("sacct", "-anXP", "-s", "PD", "-E", "now+7days", "-o", "JobID").split()) >= 4, 60)
+
+    def found(name, command):
+        words = ["bash", "-c", command]
+        (tmp_path / name).write_text(slurm.run(*words) + "\n")
+        told = printed(tmp_path / name)
+        waits = {c["job_id"]: (c["gpus"], c["duration_h"], c.get("release"), why) for c, why in told.waiting}
+        return waits, told.running, told.rejects
+
+    epoch = "-s PD,R,S -S now-7days -E now+7days"
+    answers = {
+        "squeue.json": found("squeue.json", "squeue --json"),
+        "squeue.yaml": found("squeue.yaml", "squeue --yaml"),
+        "squeue.txt": found("squeue.txt", SQUEUE),
+        "sacct.json": found("sacct.json", f"sacct -aX {epoch} --json"),
+        "sacct.txt": found("sacct.txt", SACCT),
+    }
+    slurm.run("scancel", one, array, het, held, running)
+    waits, holds, _ = answers["squeue.json"]
+
+    mine = {one: "4", het: "3", **dict.fromkeys((f"{array}_{task}" for task in (1, 3, 5)), "1")}
+    assert {name: gpus for name, (gpus, *_) in waits.items()} == {**mine, held: "2"}
+    assert waits[held][3].startswith("it is held")
+    assert all(waits[name][1] == "1.5" and not waits[name][3] for name in mine)
+    assert [(h.job_id, h.gpus, h.where, h.odd) for h in holds] == [(running, 6.0, ["node1", "node2"], "")]
+    for name, (other, others, rejects) in answers.items():
+        assert rejects == [], name
+        assert others == holds, name
+        assert other == {job: of for job, of in waits.items() if job != held or name.startswith("squeue")}, name

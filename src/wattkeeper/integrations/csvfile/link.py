@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from wattkeeper.core.errors import ImportFileError
+from wattkeeper.core.errors import EmptyTableError, ImportFileError
 from wattkeeper.core.roles import Reject
 
 BLOCK_BYTES = 8 << 20
@@ -37,7 +37,10 @@ class Sheet(Protocol):
     columns: list[str]
 
     def batches(self, wanted: Mapping[str, int]) -> Iterator[Batch]:
-        """Yield all rows, a bounded number at a time. wanted: name in the batch → position in the file."""
+        """Yield all rows, a bounded number at a time. wanted: name in the batch → position in the file.
+
+        Raises EmptyTableError where there are none.
+        """
         ...
 
 
@@ -64,11 +67,11 @@ class ParquetSheet:
         except pa.ArrowInvalid as error:
             raise ImportFileError(f"{path} is not a whole Parquet file: {error}.") from error
         self.columns = [str(name).strip() for name in self._file.schema_arrow.names]
-        if not self._file.metadata.num_rows:
-            raise ImportFileError(f"{path} has no rows.")
 
     def batches(self, wanted: Mapping[str, int]) -> Iterator[Batch]:
         """Yield all rows; see Sheet."""
+        if not self._file.metadata.num_rows:
+            raise EmptyTableError(f"{self._path} has no rows.")
         names = self._file.schema_arrow.names
         for place in wanted.values():
             if pa.types.is_nested(kind := self._file.schema_arrow.types[place]):
@@ -120,7 +123,7 @@ class CsvSheet:
             if table.height:
                 yield self._split(table, wanted)
         if not rows:
-            raise ImportFileError(f"{self._path} has a header and no rows.")
+            raise EmptyTableError(f"{self._path} has a header and no rows.")
 
     def _split(self, table: pl.DataFrame, wanted: Mapping[str, int]) -> Batch:
         line, width = pl.col("line"), len(self.columns)

@@ -1,4 +1,6 @@
-"""What waits in Slurm: pending jobs of `squeue --json` as rows of a queue file for `wattkeeper plan`.
+"""What waits in Slurm and what runs: jobs of `squeue --json`, pending ones as rows of a queue file for `wattkeeper plan`.
+
+`listed.py` brings what else Slurm prints into that form.
 
 A job's own wishes stand in its comment: `sbatch --comment="wattkeeper: tier=elastic, suspendable=yes"`.
 """
@@ -12,6 +14,8 @@ from ClusterShell.RangeSet import RangeSet, RangeSetException
 
 from wattkeeper.config import expand_hosts
 from wattkeeper.core.clock import iso
+from wattkeeper.core.errors import ConfigError
+from wattkeeper.core.roles import Holder
 from wattkeeper.integrations.slurm.gres import number
 from wattkeeper.integrations.slurm.sacct import gpus_of, parse_tres
 
@@ -34,8 +38,7 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
     Two more cells are no columns: `name`, and `limit_h` where the time limit stands for the duration.
 
     told: the output of squeue --json, of 22.05 and later. Each task of a pending array is a job of its own; the
-    components of a heterogeneous job start together and are one, with the GPUs of all. Raises ValueError for what
-    sacct prints.
+    components of a heterogeneous job start together and are one, with the GPUs of all.
     """
     parts: dict[str, list[dict[str, Any]]] = {}
     for job in told["jobs"]:
@@ -46,7 +49,9 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
         lead = together[0]
         why = _stands_against(lead)
         try:
-            gpus = sum(gpus_of(parse_tres(job.get("tres_req_str") or "")) for job in together)
+            gpus = sum(
+                gpus_of(parse_tres(job.get("tres_req_str") or job.get("tres_alloc_str") or "")) for job in together
+            )
         except ValueError as error:
             gpus, why = 0, str(error)
         if not gpus and not why.startswith("gres"):
@@ -66,21 +71,29 @@ def waiting(told: dict[str, Any]) -> Iterator[tuple[dict[str, str], str]]:
             yield {"gpus": str(gpus), **cells, "job_id": job_id}, why
 
 
-def running(told: dict[str, Any]) -> Iterator[tuple[str, float, list[str], int | None]]:
-    """Yield each job that holds GPUs: id, how many, the nodes it is on, and when its time limit ends [ms]."""
+def running(told: dict[str, Any]) -> Iterator[Holder]:
+    """Yield each job that holds GPUs, on its nodes. What of one cannot be read is said; no other suffers."""
     for job in told["jobs"]:
         if not HOLDING & _states(job):
             continue
-        gpus = gpus_of(parse_tres(job.get("tres_alloc_str") or job.get("tres_req_str") or ""))
-        if gpus:
-            end_s = number(job.get("end_time")) if number(job.get("time_limit")) else None
+        odd, gpus, nodes, end_s = [], None, [], None
+        try:
+            gpus = float(gpus_of(parse_tres(job.get("tres_alloc_str") or job.get("tres_req_str") or "")))
+        except ValueError as error:
+            odd.append(str(error))
+        try:
             nodes = expand_hosts(job["nodes"]) if job.get("nodes") else []
-            yield str(job["job_id"]), float(gpus), nodes, end_s * 1000 if end_s else None
+        except ConfigError:
+            odd.append(f"node list '{job['nodes']}' cannot be read")
+        try:
+            end_s = number(job.get("end_time")) if number(job.get("time_limit")) else None
+        except ValueError:
+            odd.append(f"end time '{job.get('end_time')}' cannot be read")
+        if gpus or gpus is None:
+            yield Holder(str(job["job_id"]), gpus, nodes, end_s * 1000 if end_s else None, "; ".join(odd))
 
 
 def _states(job: dict[str, Any]) -> set[str]:
-    if "job_state" not in job:
-        raise ValueError("its jobs have no job_state, as those of sacct; print the queue with squeue --json")
     states = job["job_state"] or ""
     return {states} if isinstance(states, str) else set(states)
 

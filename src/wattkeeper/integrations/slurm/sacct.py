@@ -24,7 +24,8 @@ FIELDS = (
 
 NEEDED = ("JobID", "State", "Start", "End", "NodeList")
 
-_NEVER = {"", "Unknown", "None", "None assigned", "N/A"}
+NEVER = frozenset({"", "Unknown", "None", "None assigned", "N/A"})
+"""What Slurm prints for a time or a node list that there is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +113,11 @@ class SacctSource:
         """Return the runs of all jobs, and the energy that steps say they drew; refuse what cannot be read."""
         runs: list[_Run] = []
         energy_j: dict[str, float] = {}
-        for at, line in enumerate(lines, first):
-            values = line.split("|")
-            if not line.strip():
-                continue
-            if len(values) != len(fields):
-                rejects.append(Reject(name, at, f"has {len(values)} fields, not {len(fields)}", line[:200]))
-                continue
-            row = dict(zip(fields, values, strict=True))
+        for at, row in rows_of(name, lines, first, fields, rejects):
             try:
                 run = self._run_of(row)
             except (ValueError, ConfigError) as error:
-                rejects.append(Reject(name, at, str(error), line[:200]))
+                rejects.append(Reject(name, at, str(error), "|".join(row.values())[:200]))
                 continue
             _add_energy(energy_j, self.prefix, row)
             if run is not None:
@@ -135,39 +129,54 @@ class SacctSource:
         job_id = row["JobID"]
         if not job_id:
             raise ValueError("JobID is empty")
-        if "." in job_id or "[" in job_id or row["Start"] in _NEVER:
+        if "." in job_id or "[" in job_id or row["Start"] in NEVER:
             return None
-        start_ms = self._time_ms(row["Start"])
-        end_ms = None if row["End"] in _NEVER else self._time_ms(row["End"], after_ms=start_ms)
+        start_ms = time_ms(row["Start"], self.timezone)
+        end_ms = None if row["End"] in NEVER else time_ms(row["End"], self.timezone, start_ms)
         if end_ms is not None and end_ms < start_ms:
             raise ValueError(f"ends at {row['End']}, before it starts at {row['Start']}")
-        nodes = [] if row["NodeList"] in _NEVER else expand_hosts(row["NodeList"])
+        nodes = [] if row["NodeList"] in NEVER else expand_hosts(row["NodeList"])
         state = row["State"].split()[0] if row["State"].strip() else ""
         submit = row.get("Submit", "")
-        submit_ms = None if submit in _NEVER else self._time_ms(submit)
+        submit_ms = None if submit in NEVER else time_ms(submit, self.timezone)
         tres = parse_tres(row.get("AllocTRES", ""))
         cpus = _count(tres["cpu"], "cpu") if "cpu" in tres else None
         return _Run(self.prefix + job_id, row, state, submit_ms, start_ms, end_ms, nodes, cpus, gpus_of(tres))
 
-    def _time_ms(self, text: str, after_ms: int = 0) -> int:
-        """Return a time of sacct's [ms UTC]: epoch seconds, or ISO with or without an offset.
 
-        Of an hour that clocks show twice it is the first one, unless that lies before after_ms.
-        """
-        try:
-            if text.isdecimal():
-                time_ms = int(text) * 1000
-            else:
-                moment = datetime.fromisoformat(text)
-                local = moment if moment.tzinfo else moment.replace(tzinfo=zone(self.timezone))
-                time_ms = to_ms(local)
-                if time_ms < after_ms:
-                    time_ms = to_ms(local.replace(fold=1))
-        except (ValueError, OverflowError):
-            raise ValueError(f"time '{text}' cannot be read; use SLURM_TIME_FORMAT=%s or the standard form") from None
-        if not 0 <= time_ms <= LATEST_MS:
-            raise ValueError(f"time '{text}' lies outside 1970 to 2100")
-        return time_ms
+def rows_of(
+    name: str, lines: Sequence[str], first: int, fields: Sequence[str], rejects: list[Reject]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the number and the fields of each line; refuse those that have more or fewer. first: number of the first."""
+    for at, line in enumerate(lines, first):
+        values = line.split("|")
+        if not line.strip():
+            continue
+        if len(values) == len(fields):
+            yield at, dict(zip(fields, values, strict=True))
+        else:
+            rejects.append(Reject(name, at, f"has {len(values)} fields, not {len(fields)}", line[:200]))
+
+
+def time_ms(text: str, timezone: str, after_ms: int = 0) -> int:
+    """Return a time of Slurm's [ms UTC]: epoch seconds, or ISO with or without an offset.
+
+    Of an hour that clocks show twice it is the first one, unless that lies before after_ms. Raises ValueError.
+    """
+    try:
+        if text.isdecimal():
+            found_ms = int(text) * 1000
+        else:
+            moment = datetime.fromisoformat(text)
+            local = moment if moment.tzinfo else moment.replace(tzinfo=zone(timezone))
+            found_ms = to_ms(local)
+            if found_ms < after_ms:
+                found_ms = to_ms(local.replace(fold=1))
+    except (ValueError, OverflowError):
+        raise ValueError(f"time '{text}' cannot be read; use SLURM_TIME_FORMAT=%s or the standard form") from None
+    if not 0 <= found_ms <= LATEST_MS:
+        raise ValueError(f"time '{text}' lies outside 1970 to 2100")
+    return found_ms
 
 
 def _run(command: list[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wattkeeper.integrations.kueue.queue import running, waiting
+from wattkeeper.integrations.kubernetes.queue import running, waiting
 
 
 def workload(name, gpus=8, *, count=1, conditions=(), noted=None, pods_noted=None, **spec):
@@ -103,7 +103,7 @@ def test_empty_fields_are_nothing():
     """A server may print null where there is nothing."""
     one = workload("a", maximumExecutionTimeSeconds=60)
     empty = {**one, "status": {"conditions": None}}
-    none = {**one, "spec": None, "status": None}
+    none = {**workload("b"), "spec": None, "status": None}
 
     assert len(list(waiting({"items": [empty, none]}))) == 1
     assert list(waiting({"kind": "List", "items": None})) == []
@@ -111,5 +111,5 @@ def test_empty_fields_are_nothing():
 
 
 def test_other_objects_are_refused():
-    with pytest.raises(ValueError, match="an item is a Job, not a Workload"):
-        list(waiting({"items": [{"kind": "Job", "metadata": {"name": "x"}}]}))
+    with pytest.raises(ValueError, match="an item is a Service, not a Workload, Job, JobSet or Pod"):
+        list(waiting({"items": [{"kind": "Service", "metadata": {"name": "x"}}]}))

@@ -1,1 +1,0 @@
-"""Kueue: Workloads of a Kubernetes cluster that wait for quota."""
