@@ -177,6 +177,8 @@ def why_not(
         return f"none of its sites can take {jobs.gpus[i]:g} GPUs at {least_kw:g} kW: {told}"
     moving = np.where(dark | small | weak, np.inf, np.ceil(jobs.transfer_ms[i, allowed] / grid.slot_ms)).min()
     soonest = -(-max(int(jobs.release_ms[i]) - grid.start_ms, 0) // grid.slot_ms)
+    if jobs.deadline_ms[i] <= grid.start_ms:
+        return f"its deadline {iso(int(jobs.deadline_ms[i]))} is over before the plan begins at {iso(grid.start_ms)}"
     needed = int(np.ceil(np.round(held_ms / grid.slot_ms, 9)) + moving)
     due = min(max(int((jobs.deadline_ms[i] - grid.start_ms) // grid.slot_ms), 0), grid.slots)
     until = "its deadline" if jobs.deadline_ms[i] < grid.end_ms else "the end of the horizon"

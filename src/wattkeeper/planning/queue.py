@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import polars as pl
 
+from wattkeeper.core.clock import iso
 from wattkeeper.core.errors import EmptyTableError, ImportFileError
 from wattkeeper.core.roles import Reject
 from wattkeeper.core.units import MS_PER_HOUR
@@ -169,6 +170,8 @@ def _job(row: Mapping[str, Any], grid: Grid, confidence: float) -> Job:
     suspendable = (row.get("suspendable") or "no").strip().lower()
     if suspendable not in {"yes", "true", "1", "no", "false", "0"}:
         raise ValueError(f"suspendable is '{suspendable}', neither yes nor no")
+    if row.get("release") is None and deadline is not None and deadline <= grid.start_ms:
+        raise ValueError(f"its deadline {iso(deadline)} is over before the plan begins at {iso(grid.start_ms)}")
     phases = [_pair(part, "profile", "HOURS@WATTS such as 0.5@700") for part in _parts(row.get("profile"))]
     quantiles = _parts(row.get("duration_quantiles"))
     within = [_pair(part, "duration_quantiles", "PERCENT@HOURS such as 90@5.5") for part in quantiles]

@@ -156,7 +156,10 @@ def rolled(true: Floats, before: Floats) -> Foresight:
     """
     true, before = np.atleast_2d(true), np.atleast_2d(before)
     if not before.size or np.isnan(before).any():
-        raise ForesightError("A forecast from the day before needs the signal of the day before the first job.")
+        raise ForesightError(
+            "A forecast from the day before needs the signal of the day before the first job. Import it, or take jobs "
+            "of a later --period."
+        )
     return Foresight(true, None, before)
 
 
