@@ -34,6 +34,14 @@ def test_below_zero_the_floor_is_the_least_value():
     assert lines[0].plain.split() == ["50", "█"]
 
 
+def test_the_scale_has_as_many_digits_as_the_largest_value_needs():
+    """Prices from −0.00009747 to 0.12345 EUR/kWh: four digits of the larger, and as many places of the other."""
+    lines = in_terminal([-9.747e-05, 0.12345], "EUR/kWh", ["", ""], ["green"] * 2)
+
+    assert [lines[row].plain[:9].strip() for row in (0, ROWS - 1)] == ["0.1235", "-0.0001"]
+    assert {len(line.plain) for line in lines[:ROWS]} == {12}
+
+
 def test_labels_that_would_meet_are_left_out():
     """The second label stands two columns on: there is no room for it."""
     assert plain([1.0] * 12, ["10-01", "", "10-02", "", "", "", "10-03", *[""] * 5])[ROWS].strip() == "10-01 10-03"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.text import Text
@@ -79,10 +80,11 @@ def in_terminal(values: list[float | None], unit: str, marks: list[str], styles:
     top, bottom = max(known, default=1.0), min(min(known, default=0.0), 0.0)
     span = (top - bottom) or 1.0
     levels = [None if v is None else (v - bottom) / span * ROWS * 8 for v in values]
+    decimals = max(3 - math.floor(math.log10(max(top, -bottom) or 1.0)), 0)
     lines = []
     for row in range(ROWS - 1, -1, -1):
         edge = {ROWS - 1: top, 0: bottom}.get(row)
-        line = Text(f"{'' if edge is None else f'{edge:,.4g}':>9} ", style="dim")
+        line = Text(f"{'' if edge is None else f'{round(edge, decimals) + 0.0:,.10g}':>9} ", style="dim")
         for level, style in zip(levels, styles, strict=True):
             if level is None:
                 line.append(MISSING if row == 0 else " ", "red")
