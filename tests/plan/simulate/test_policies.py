@@ -16,7 +16,7 @@ from wattkeeper.plan.problem import Grid, Job, Jobs, Site, Weights
 from wattkeeper.plan.simulate import policies
 from wattkeeper.plan.simulate.foresight import ForesightError, Mended, erring, forecast, perfect, recorded, rolled
 from wattkeeper.plan.simulate.history import History, history, run
-from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, foretold, margin_after, planner
+from wattkeeper.plan.simulate.rolling import as_wish, clairvoyant, foretold, planner
 
 HOUR = 3_600_000
 START = 1_760_000_400_000
@@ -425,42 +425,3 @@ def test_a_late_job_is_not_put_off_again_and_again():
     assert found.missed.tolist() == [False, True]
     assert found.unplaced == 0
     assert found.delay_h[1] <= 24 * 3
-
-
-def test_one_late_job_teaches_to_hold_less():
-    """Every six hours a job waits for its last hour, the cleanest, and then another comes that must have just that one.
-
-    The planner, which knows nothing of it, is late once. After that a job leaves an hour of its slack of four alone:
-    it runs in the fourth hour, and none is late any more. Running now never is.
-    """
-    rounds = 50
-    intensity = np.tile([500.0, 400.0, 300.0, 200.0, 100.0, 500.0], rounds)
-    waits = [job(f"w{k}", 1, 1, 6 * k, 6 * k + 5) for k in range(rounds)]
-    bursts = [job(f"b{k}", 1, 1, 6 * k + 4, 6 * k + 5) for k in range(rounds)]
-    case = made(intensity.tolist(), 1, *waits, *bursts)
-    found = run(case, "planner", planner(case, perfect(intensity)))
-    now = run(case, "run now", policies.run_now(case, perfect(intensity)))
-
-    assert not now.missed.any()
-    assert found.missed.sum() == 1
-    assert found.missed[[0, rounds]].any()  # of the first round
-    assert found.delay_h[1:rounds].tolist().count(3.0) == rounds - 2  # the late job takes one of these hours
-
-
-def test_the_margin_follows_what_was_late():
-    """Each late job adds 1/20 of the slack, each 1000 deadlines take that off; never under none nor above all of it."""
-    assert margin_after(0.0, 2, 2) == pytest.approx(0.1 - 0.05 * 0.002)
-    assert margin_after(0.5, 0, 1000) == pytest.approx(0.45)
-    assert margin_after(0.0, -3, 500) == 0.0
-    assert margin_after(0.9, 40, 40) == 1.0
-
-
-def test_where_not_all_find_room_nobody_is_held_back():
-    """A job waits for clean hours; two come of which one must be late. The one that waited runs beside the other now."""
-    falling = (600 - 10.0 * np.arange(40)).tolist()
-    case = made(falling, 1, job("held", 1, 1, 0, 20), job("b", 1, 3, 1, 5), job("c", 1, 3, 1, 5))
-    found = run(case, "planner", planner(case, perfect(np.array(falling))))
-
-    assert found.missed.sum() == 1
-    assert not found.missed[0]
-    assert found.delay_h[0] <= 4.0  # by the fifth hour; alone it would wait for the twentieth

@@ -16,8 +16,7 @@ from wattkeeper.plan.place import Plan, improve, plan
 from wattkeeper.plan.placement import Placement, placements
 from wattkeeper.plan.problem import Grid, Jobs, Problem, pose
 from wattkeeper.plan.simulate.foresight import Foresight, Mended
-from wattkeeper.plan.simulate.history import History, Wish, run, wish_from, wish_of
-from wattkeeper.plan.simulate.policies import run_now
+from wattkeeper.plan.simulate.history import History, Wish, wish_from, wish_of
 
 Int64s = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,13 +30,6 @@ _PASSES = 60
 _WEEK_H, _DAY_H, _BLOCK_H = 168, 24, 6
 _GRACE_H = 24
 """A job that cannot keep its deadline any more may end so much later than it could, and is not put off until then."""
-
-_LATE = 0.001
-"""Part of the jobs that holding may make late."""
-_LEARNED = 0.05
-"""Part of its slack by which every job is held less after one that was late because it was held."""
-_HURRY_G = 1e4
-"""Cost of an hour of delay of a GPU where jobs run as soon as they can [g]."""
 
 
 def quiet(_done: int, _total: int) -> None:
@@ -72,9 +64,8 @@ def planner(history: History, foresight: Foresight, progress: Callable[[int, int
 
     It knows what has been released and the forecast as it looks then, mended by its past. Where the last two weeks were
     alike it expects the arrivals of the last one again (`foretold`). A job that starts keeps its stretches, and so does
-    one whose data begin to move. One whose deadline cannot be kept any more runs soon after. What it holds back leaves a
-    part of its slack alone, as much as its own late jobs of the past teach (`margin_after`); where not all find room so,
-    all run as soon as they can. progress: called with slots done and in all.
+    one whose data begin to move. One whose deadline cannot be kept any more runs soon after. progress: called with slots
+    done and in all.
     """
     grid, n = history.grid, len(history.jobs)
     free = history.column("gpus").copy()
@@ -86,19 +77,10 @@ def planner(history: History, foresight: Foresight, progress: Callable[[int, int
     # what waits or is expected ends within a window of the week ahead; a week more for what is late
     ahead = int((history.due - history.release).max(initial=0)) + 2 * round(_WEEK_H / grid.slot_h)
     due, grace = history.due.copy(), round(_GRACE_H / grid.slot_h)
-    hurried = replace(history, weights=replace(history.weights, delay_g_per_gpu_h=_HURRY_G))
-    nobody = history.jobs.take(np.empty(0, np.int64))
     since, starting = 0, dict[int, list[tuple[int, Placement]]]()
     prices: tuple[Grid, Prices] | None = None
-    # what running now has missed by a slot depends on nothing after it, and is looked at no sooner
-    missed_anyway = run(history, "run now", run_now(history, foresight)).missed
-    margin, end = 0.0, np.full(n, grid.slots + 1)
-    judged = np.argsort(history.due, kind="stable")
-    judged_by = np.searchsorted(history.due[judged], np.arange(grid.slots + 1), side="right")
     for slot in range(grid.slots):
         progress(slot, grid.slots)
-        now_due = judged[judged_by[slot - 1] if slot else 0 : judged_by[slot]]
-        margin = margin_after(margin, int((end[now_due] > slot).sum() - missed_anyway[now_due].sum()), len(now_due))
         known = np.flatnonzero((history.release <= slot) & ~begun).astype(np.int64)
         if not len(known):
             continue
@@ -107,8 +89,7 @@ def planner(history: History, foresight: Foresight, progress: Callable[[int, int
             lasts = history.length[known] + history.moving[known].max(1)
             reach = ahead if len(usual) else int(max((due[known] - slot).max(), lasts.max())) + grace
             rest = history.part(slice(slot, min(grid.slots, slot + reach)))
-            seen = mended.at(slot)
-            queue, awaited = _queues(history, seen, rest, slot, known, usual, free, due, margin)
+            queue, awaited = _queues(history, mended.at(slot), rest, slot, known, usual, free, due)
             if not len(queue.planned):
                 continue
             start = prices and _moved(prices, rest)
@@ -117,29 +98,15 @@ def planner(history: History, foresight: Foresight, progress: Callable[[int, int
             else:
                 found = plan(queue, prices=start and climb(queue, start, most=_PASSES, delta=0.03, least=3e-4))
             since, prices, starting = slot, (rest, found.prices), {}
-            if (found.places.mode == NOWHERE).any():
-                queue, _ = _queues(hurried, seen, rest, slot, known, nobody, free, due, 0.0)
-                found = plan(queue)
             for j, one in zip(known[queue.planned].tolist(), placements(queue, found.places), strict=True):
                 if one:
                     starting.setdefault(one.slots[0][0] - int(history.moving[j, number[one.site]]), []).append((j, one))
         for j, one in starting.pop(slot - since, []):
-            begun[j], site[j], end[j] = True, number[one.site], one.slots[-1][1] + since
+            begun[j], site[j] = True, number[one.site]
             for a, b in one.slots:
                 stretches.append((j, a + since, b + since))
                 free[site[j], a + since : b + since] -= history.jobs.gpus[j]
     return wish_of(history, stretches, site)
-
-
-def margin_after(margin: float, late: int, judged: int) -> float:
-    """Return the part of a job's slack that holding leaves alone, after some more deadlines have passed.
-
-    late: jobs among the judged that were late, less those that running now would have made late. Each one adds 1/20, and
-    each 1000 deadlines take as much off. Whatever arrives, as long as a job that is not held is late no more often than
-    running now, so at most one job in 1000 is late by holding, and 20 more: quantile tracking (A. Angelopoulos, E. Candès,
-    R. Tibshirani, Conformal PID Control for Time Series Prediction, NeurIPS 2023, proposition 1).
-    """
-    return min(max(margin + _LEARNED * (late - _LATE * judged), 0.0), 1.0)
 
 
 def _moved(prices: tuple[Grid, Prices], rest: Grid) -> Prices:
@@ -156,12 +123,10 @@ def _queues(
     usual: Jobs,
     free: Floats,
     due: Int64s,
-    margin: float,
 ) -> tuple[Problem, Problem | None]:
     """Return the problem of the jobs that wait, and that with those that usually arrive; None where there are none.
 
-    due: (n,) slots, put off here for jobs that cannot keep theirs any more, to a new one that stays. margin: part of
-    its slack by which a job ends before its deadline, where it still can.
+    due: (n,) slots, put off here for jobs that cannot keep theirs any more, to a new one that stays.
     """
     sites = history.seen(np.maximum(intensity, 0.0), slice(slot, slot + rest.slots), free)
     jobs = history.jobs.take(known)
@@ -170,11 +135,7 @@ def _queues(
     if queue.skipped:
         late = known[[name in queue.skipped for name in jobs.ids]]
         due[late] = slot + history.length[late] + history.moving[late].max(1) + round(_GRACE_H / rest.slot_h)
-    if queue.skipped or margin:
-        lasts = history.length[known] + history.moving[known].max(1)
-        early = due[known] - np.ceil(margin * (due[known] - history.release[known] - lasts)).astype(np.int64)
-        early = np.minimum(due[known], np.maximum(early, slot + lasts))
-        jobs = replace(jobs, deadline_ms=np.minimum(history.grid.start_ms + early * rest.slot_ms, rest.end_ms))
+        jobs = replace(jobs, deadline_ms=np.minimum(history.grid.start_ms + due[known] * rest.slot_ms, rest.end_ms))
         queue = pose(rest, sites, jobs, history.weights)
     if not len(usual):
         return queue, None
