@@ -140,7 +140,7 @@ def main() -> int:
     bars = Bars()
     plan(instance(100, 3, 60, 0.5, biggest=16))  # compiled before anything is timed
     policies(bars, 2000 if quick else 10_000, 1.0)
-    mip(bars, 1000, 20 if quick else 60, (2.0, 1.02) if quick else (20.0, 1.01))
+    mip(bars, 1000, 20 if quick else 60, (5.0, 1.02) if quick else (20.0, 1.01))
     return 1 if bars.failed else 0
 
 
